@@ -1,0 +1,200 @@
+"""One absl flag for every setting, and the frame of every launch program: one clear line for bad input."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
+from sparse_jax.errors import UserError, unknown
+
+BAD_INPUT = 2
+
+
+class Grid(NamedTuple):
+    """What the command line asks for: every value of every setting, and which settings it named."""
+
+    axes: dict[str, tuple[Any, ...]]  # fields of RunConfig
+    study: StudyConfig
+    given: frozenset[str]
+
+
+def within(value: float, bounds: str) -> bool:
+    """Whether `value` lies in an interval such as "[0, 1)"; NaN never does, infinity only in a closed one."""
+    low, high = (float(end) for end in bounds[1:-1].split(","))
+    above = value >= low if bounds[0] == "[" else value > low
+    below = value <= high if bounds[-1] == "]" else value < high
+    return above and below
+
+
+def _number(text: str, read: Callable[[str], float], what: str, bounds: str) -> float:
+    try:
+        value = read(text.strip())
+    except ValueError:
+        raise ValueError(f"{text.strip()!r} is not {what}") from None
+    if not within(value, bounds):
+        raise ValueError(f"{text.strip()} is outside {bounds.replace('inf', '∞')}")
+    return value
+
+
+def _name(text: str, field: dataclasses.Field) -> str:
+    name, known = text.strip(), field.metadata["choices"]
+    if name in known or (field.metadata.get("paths") and name.endswith(".npz")):
+        return name
+    paths = " (or the path of an .npz file)" if field.metadata.get("paths") else ""
+    raise ValueError(str(unknown(field.name, name, known)) + paths)
+
+
+def _interval(text: str, field: dataclasses.Field) -> str:
+    """The text itself: how many steps an epoch has depends on the data."""
+    match = re.fullmatch(r"(.*?)(epochs?)?", text.strip())
+    if match[2]:
+        _number(match[1] or "1", float, "a number of epochs", "(0, inf)")
+    else:
+        _number(match[1], int, "a number of steps, or of epochs as in 0.5epoch", "[1, inf)")
+    return text.strip()
+
+
+def _bool(text: str, field: dataclasses.Field) -> bool:
+    try:
+        return flags.BooleanParser().parse(text.strip())
+    except ValueError:
+        raise ValueError(f"{text.strip()!r} is neither true nor false") from None
+
+
+# kind of a setting -> (text of one value, field) -> value; ValueError says what is wrong
+_READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
+    "text": lambda text, field: text,
+    "name": _name,
+    "names": lambda text, field: tuple(_name(part, field) for part in text.split(":")),
+    "int": lambda text, field: _number(text, int, "an integer", field.metadata["bounds"]),
+    "float": lambda text, field: _number(text, float, "a number", field.metadata["bounds"]),
+    "fractions": lambda text, field: tuple(
+        _number(part, float, "a number", field.metadata["bounds"]) for part in text.split(":")
+    ),
+    "sizes": lambda text, field: tuple(
+        _number(part, int, "an integer", field.metadata["bounds"]) for part in text.split(",")
+    ),
+    "bool": _bool,
+    "interval": _interval,
+}
+
+
+class _Parser(flags.ArgumentParser):
+    """Reads the text of one flag into a tuple of values, one for each point of its axis."""
+
+    def __init__(self, field: dataclasses.Field):
+        super().__init__()
+        self.field = field
+        self.syntactic_help = ""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        if isinstance(argument, tuple):
+            return argument
+        metadata = self.field.metadata
+        separator = ";" if metadata["kind"] == "sizes" else ","
+        texts = argument.split(separator) if metadata["kind"] != "text" else [argument]
+        if len(texts) > 1 and not metadata.get("grid"):
+            raise ValueError("takes one value, not a list")
+        values = tuple(self._one(text) for text in texts)
+        if len(set(values)) < len(values):
+            raise ValueError("names a value twice")
+        return values
+
+    def _one(self, text: str) -> Any:
+        if self.field.metadata.get("auto") and text.strip() == AUTO:
+            return AUTO
+        return _READ[self.field.metadata["kind"]](text, self.field)
+
+    def flag_type(self) -> str:
+        return self.field.metadata["kind"]
+
+
+class _Flag(flags.Flag):
+    """A flag whose parser reads bool, too: `--noname` and `--name` work as absl's own."""
+
+    def __init__(self, field: dataclasses.Field):
+        super().__init__(
+            _Parser(field), None, field.name, (field.default,), _help(field),
+            boolean=field.metadata["kind"] == "bool",
+        )
+
+    def _get_parsed_value_as_string(self, value: Any) -> str | None:
+        return None if value is None else show(value[0])
+
+
+def _help(field: dataclasses.Field) -> str:
+    metadata = field.metadata
+    parts = [metadata["help"]]
+    if "choices" in metadata:
+        parts.append(f"One of: {', '.join(metadata['choices'])}.")
+    if "bounds" in metadata:
+        parts.append(f"In {metadata['bounds'].replace('inf', '∞')}.")
+    if metadata.get("grid"):
+        parts.append("[grid]")
+    return " ".join(parts)
+
+
+def show(value: Any) -> str:
+    """A value as its flag writes it."""
+    if isinstance(value, tuple):
+        return (":" if isinstance(value[0], str | float) else ",").join(map(str, value))
+    return {None: "not set", "": "none"}.get(value, str(value))
+
+
+def define(*classes: type) -> None:
+    """Define a flag for every setting of the given config classes, under the section of its help."""
+    for cls in classes:
+        for field in settings(cls).values():
+            flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
+
+
+def read_grid(argv: Sequence[str]) -> Grid:
+    """The grid that a command line asks for; `argv` starts with the program's name.
+
+    Raises:
+      UserError: for anything absl or a setting's bounds refuse.
+    """
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.CantOpenFlagFileError as error:
+        raise UserError(f"cannot open the flagfile: {str(error).partition('] ')[2]}") from None
+    except flags.Error as error:
+        raise UserError(re.sub(r"^flag --(\w+)=(.*?): ", r"--\1: ", " ".join(str(error).split()))) from None
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: write --name=value, and lists without spaces")
+    value = {name: flags.FLAGS[name].value for cls in (RunConfig, StudyConfig) for name in settings(cls)}
+    return Grid(
+        {name: value[name] for name in settings(RunConfig)},
+        StudyConfig(**{name: value[name][0] for name in settings(StudyConfig)}),
+        frozenset(name for name in value if flags.FLAGS[name].present),
+    )
+
+
+_GRID_HELP = """\
+Flags can also come from a file, --flagfile=configs/NAME.flags. Those marked [grid] take a list,
+comma-separated (semicolons for hidden_sizes): every combination of all lists is trained with every seed.
+"""
+
+
+def help_text(doc: str) -> str:
+    """The program's docstring, then every flag by section."""
+    listing = flags.FLAGS.get_help(include_special_flags=False)
+    listing = re.sub(r"^(\d) (\w+):$", lambda match: f"{match[2].capitalize()}:", listing, flags=re.MULTILINE)
+    return f"{doc.strip()}\n\n{_GRID_HELP}\n{listing}\n"
+
+
+def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
+    """Run a launch program: `--help` teaches, bad input is one line on stderr and exit status 2."""
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+        print(help_text(doc))
+        sys.exit(0)
+    try:
+        sys.exit(main(sys.argv))
+    except UserError as error:
+        program = sys.argv[0].rsplit("/", 1)[-1]
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(BAD_INPUT)

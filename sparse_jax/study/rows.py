@@ -1,0 +1,50 @@
+"""What is known of a run: a row of results.csv, a line of its metrics."""
+
+import dataclasses
+import math
+from typing import Any
+
+from sparse_jax.config import RunConfig
+from sparse_jax.flags import show
+from sparse_jax.study.grid import Run
+
+# The columns of results.csv that come first; the other settings of the run follow.
+LEADING = (
+    "run_id", "dataset", "model", "method", "activation", "normalization", "epsilon", "sparsity_target",
+    "sparsity", "connections", "parameters", "seed", "epochs", "train_accuracy", "val_accuracy",
+    "best_val_accuracy", "test_accuracy", "test_accuracy_at_best_val", "train_loss", "val_loss", "status",
+    "seconds",
+)
+SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
+COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in (*LEADING, "sparsity")), "lane_width", "digest")
+
+
+def describe_settings(run: Run) -> dict[str, Any]:
+    """The settings of a run as results.csv shows them. `epsilon` is the solved one where there is one."""
+    values = {name: getattr(run.config, name) for name in SETTINGS}
+    texts = {name: show(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return texts | {"sparsity_target": run.config.sparsity, "epsilon": run.allocation.epsilon}
+
+
+def sparsity(run: Run, connections: int) -> float:
+    """The inactive share of the maskable connections; 0 for a dense network."""
+    return 1 - connections / run.problem.masked_size if run.problem.masked else 0.0
+
+
+def all_connections(run: Run, connections: int) -> int:
+    """Active connections of all kernels, those without a mask included."""
+    return connections + sum(
+        math.prod(shape) for name, shape in run.problem.kernels.items() if name not in run.problem.masked
+    )
+
+
+def status(diverged: bool, accuracy: float, majority: float, examples: int) -> str:
+    """ok, diverged (a loss was not finite) or collapsed (no better than always naming one class).
+
+    Collapsed: the test accuracy is at most three binomial standard deviations over the share of the
+    largest class, √(p (1 − p) / n).
+    """
+    if diverged:
+        return "diverged"
+    deviation = math.sqrt(majority * (1 - majority) / examples)
+    return "collapsed" if accuracy <= majority + 3 * deviation else "ok"

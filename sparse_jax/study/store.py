@@ -1,0 +1,207 @@
+"""The workdir of a study: what is on disk, where, and how it survives a kill at any instant.
+
+    config.json                    the frozen config of the study
+    results.csv                    derived from the results below, never read back
+    runs/<run_id>/result.json      one finished run
+    metrics/<run_id>.jsonl         one line a logged step
+    checkpoints/<group>/           written by training.checkpoint
+    locks/<cohort>.lock            held by the process that trains the cohort
+
+Whole files are replaced atomically; lines are appended by one write each, and readers skip a line
+that a kill cut short. JSON is strict: non-finite floats become null, arrays become lists.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import io
+import json
+import math
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparse_jax.errors import UserError
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
+
+
+def open_store(workdir: str | os.PathLike) -> "Store":
+    """Create the folders of `workdir`. Raises UserError if it is no folder or not writable."""
+    root = Path(workdir).expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+        for folder in ("runs", "metrics", "checkpoints", "locks"):
+            (root / folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"workdir {root} cannot be written: {error.strerror}") from error
+    return Store(root)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace the file by `text`: after a kill or a power cut it holds the old or the new text."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """One workdir; `open_store` makes it.
+
+    Names of runs, groups and cohorts become file names: a name outside [A-Za-z0-9._=+-]+, or one
+    with a leading dot, raises ValueError.
+
+    Attributes:
+      root: absolute path of the workdir.
+    """
+
+    root: Path
+
+    def read_config(self) -> dict | None:
+        """The study's config, None if there is none yet. Raises UserError if it is broken."""
+        path = self.root / "config.json"
+        if not path.exists():
+            return None
+        config = _parse_object(path.read_bytes())
+        if config is None:
+            raise UserError(f"{path} is not a JSON object; restore it or choose another --workdir")
+        return config
+
+    def write_config(self, config: dict) -> None:
+        write_atomic(self.root / "config.json", _dump(config, indent=2))
+
+    def write_result(self, run_id: str, result: dict) -> None:
+        """Declare the run finished. Its existence is what resume goes by, so write it last."""
+        folder = self.root / "runs" / _safe(run_id)
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / "result.json", _dump(result, indent=2))
+
+    def read_results(self) -> dict[str, dict]:
+        """Run id -> result, sorted by run id; a missing or broken result.json counts as absent."""
+        files = sorted(self.root.glob("runs/*/result.json"))
+        results = {file.parent.name: _parse_object(file.read_bytes()) for file in files}
+        return {run_id: result for run_id, result in results.items() if result is not None}
+
+    def write_csv(self, columns: tuple[str, ...], order: Sequence[str]) -> None:
+        """Derive results.csv: one row for each finished run of `order`, one cell a column.
+
+        The column `run_id` is the run's name, every other a key of its result. What a result lacks
+        or has as None is an empty cell; floats are the shortest text that reads back equal.
+        """
+        results = self.read_results()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for run_id in order:
+            if run_id in results:
+                row = {**results[run_id], "run_id": run_id}
+                writer.writerow([row.get(column) for column in columns])
+        write_atomic(self.root / "results.csv", text.getvalue())
+
+    def append_metrics(self, run_id: str, row: dict) -> None:
+        """Append one row, with its "step". After a kill call `truncate_metrics` first."""
+        line = _dump(row).encode()
+        file = os.open(self._metrics(run_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            written = os.write(file, line)
+        finally:
+            os.close(file)
+        if written != len(line):
+            raise OSError(f"no space left for {self._metrics(run_id)}")
+
+    def read_metrics(self, run_id: str) -> list[dict]:
+        """The intact rows in the order written; none if the run has no file."""
+        path = self._metrics(run_id)
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [row for row in map(_parse_object, lines) if row is not None]
+
+    def truncate_metrics(self, run_id: str, step: int) -> None:
+        """Drop the rows after `step` and what a kill cut short.
+
+        A run resumed from its checkpoint at `step` then leaves the file of an uninterrupted run.
+        """
+        if self._metrics(run_id).exists():
+            rows = [row for row in self.read_metrics(run_id) if row["step"] <= step]
+            write_atomic(self._metrics(run_id), "".join(map(_dump, rows)))
+
+    def checkpoints(self, group: str) -> Path:
+        """The folder for the checkpoints of `group`; may not exist yet."""
+        return self.root / "checkpoints" / _safe(group)
+
+    @contextlib.contextmanager
+    def lock(self, *cohorts: str) -> Iterator[None]:
+        """Hold the cohorts until the context or the process ends, however it ends.
+
+        A program started meanwhile does not inherit them; a bare fork would. If another process has
+        one of them, raises UserError that names the holder, and keeps none.
+        """
+        with contextlib.ExitStack() as held:
+            for cohort in sorted(set(cohorts)):
+                path = self.root / "locks" / f"{_safe(cohort)}.lock"
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                held.callback(os.close, file)
+                self._claim(file)
+            yield
+
+    def _claim(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
+            raise UserError(
+                f"workdir {self.root} is in use by {holder}; wait for it or choose another --workdir"
+            ) from error
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _metrics(self, run_id: str) -> Path:
+        return self.root / "metrics" / f"{_safe(run_id)}.jsonl"
+
+
+def _safe(name: str) -> str:
+    if not _SAFE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be the name of a run, a group or a cohort")
+    return name
+
+
+def _dump(value: dict, indent: int | None = None) -> str:
+    return json.dumps(_strict(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    """`value` in what strict JSON can hold."""
+    if hasattr(value, "tolist"):  # NumPy and jax, scalars included, without importing either
+        return _strict(value.tolist())
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parse_object(text: bytes) -> dict | None:
+    """The JSON object, None if `text` is anything else; NaN and Infinity read as None."""
+    try:
+        value = json.loads(text, parse_constant=lambda _: None)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,136 @@
+"""What the terminal shows of a study: the plan before it, the table after it."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sparse_jax.analysis.statistics import t_interval
+from sparse_jax.config import OPTIMIZER_SLOTS
+from sparse_jax.study.grid import Cohort, Run, Study
+from sparse_jax.study.rows import SETTINGS, all_connections, describe_settings, sparsity
+
+CONFIDENCE = 0.95
+WIDE = 160  # columns where the output is no terminal
+
+ALWAYS = ("method", "activation")
+DYNAMIC_LEVELS = ("sparsity", "epsilon")  # shown as the span of a cohort's connections
+
+
+def _shown(study: Study) -> list[str]:
+    """The settings that a table of the study has a column for."""
+    return [name for name in SETTINGS if name in ALWAYS or name in study.axes]
+
+
+def make_console(**options: Any) -> Console:
+    """A console that wraps at the terminal's width, and not in a file or a pipe."""
+    console = Console(highlight=False, **options)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE, **options)
+
+
+def _setting_cells(run: Run, names: Sequence[str]) -> list[str]:
+    values = describe_settings(run)
+    cells = (values[name] for name in names)
+    return ["–" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in cells]
+
+
+def _by_setting(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(getattr(run.config, name) for name in SETTINGS if name != "seed"), []).append(run)
+    return list(groups.values())
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean, half_width = t_interval(known, CONFIDENCE)
+    return f"{mean:.2f}" if half_width is None else f"{mean:.2f} ± {half_width:.2f}"
+
+
+def _statuses(results: Sequence[dict]) -> str:
+    counts = Counter(result["status"] for result in results)
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def print_summary(console: Console, study: Study, results: dict[str, dict]) -> None:
+    """Mean and t interval over seeds of every setting. Collapsed and diverged runs count, and are named."""
+    names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
+    table = Table(box=box.SIMPLE_HEAD, caption=f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval")
+    for name in names:
+        table.add_column(name)
+    for name in ("sparsity", "connections", "seeds", "test accuracy", "val accuracy", "status"):
+        table.add_column(name, justify="left" if name == "status" else "right")
+    for group in _by_setting(study.runs):
+        done = [results[run.id] for run in group if run.id in results]
+        if done:
+            table.add_row(
+                *_setting_cells(group[0], names),
+                f"{done[0]['sparsity']:.4f}",
+                f"{done[0]['connections']:,}",
+                str(len(done)),
+                _percent([result["test_accuracy"] for result in done]),
+                _percent([result["val_accuracy"] for result in done]),
+                _statuses(done),
+            )
+    console.print(table)
+
+
+def _bytes_per_run(run: Run) -> int:
+    """Memory of one run while it trains: parameters, gradients, slots, the best network, masks."""
+    weights = sum(math.prod(shape) for shape in run.problem.kernels.values())
+    copies = 2 + OPTIMIZER_SLOTS[run.config.optimizer] + (run.problem.validation > 0)
+    return 4 * copies * weights + run.problem.masked_size
+
+
+def _plan_row(cohort: Cohort, names: Sequence[str]) -> list[str]:
+    first = cohort.runs[0]
+    counts = sorted({all_connections(run, sum(run.allocation.counts.values())) for run in cohort.runs})
+    span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} … {counts[-1]:,}"
+    megabytes = len(cohort.runs) * _bytes_per_run(first) / 2**20
+    sizes = [str(len(cohort.runs)), f"{first.problem.steps:,}", span, f"{megabytes:,.1f} MB"]
+    return [*_setting_cells(first, names), *sizes]
+
+
+def print_plan(console: Console, study: Study) -> None:
+    """The cohorts with runs, steps, connections and memory; then each layer's share by sparsity level."""
+    names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(study.runs)} runs in {len(study.cohorts)} cohorts")
+    for name in names:
+        table.add_column(name)
+    for name in ("runs", "steps", "connections", "memory of the weights"):
+        table.add_column(name, justify="right")
+    for cohort in study.cohorts:
+        table.add_row(*_plan_row(cohort, names))
+    console.print(table)
+    _print_layers(console, study)
+
+
+def _print_layers(console: Console, study: Study) -> None:
+    levels = {}
+    for run in study.runs:
+        if run.problem.masked:
+            key = (run.config.allocation, run.allocation.epsilon, tuple(run.allocation.counts.items()))
+            levels.setdefault(key, run)
+    if not levels:
+        return
+    table = Table(box=box.SIMPLE_HEAD, title="connections and sparsity by layer")
+    for name in ("allocation", "epsilon", "sparsity", "layer", "shape", "connections", "layer sparsity"):
+        table.add_column(name, justify="left" if name in ("allocation", "layer", "shape") else "right")
+    for run in levels.values():
+        head = [
+            run.config.allocation,
+            "–" if run.allocation.epsilon is None else f"{run.allocation.epsilon:.4g}",
+            f"{sparsity(run, sum(run.allocation.counts.values())):.4f}",
+        ]
+        for name, shape in run.problem.kernels.items():
+            size, count = math.prod(shape), run.allocation.counts.get(name, math.prod(shape))
+            layer = name.removesuffix("/kernel")
+            table.add_row(*head, layer, "×".join(map(str, shape)), f"{count:,}", f"{1 - count / size:.4f}")
+            head = ["", "", ""]
+    console.print(table)

@@ -1,0 +1,191 @@
+"""Train the runs of one group together: the host's loop around the compiled programs."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sparse_jax.data.batches import Data
+from sparse_jax.study import rows
+from sparse_jax.study.grid import Run
+from sparse_jax.study.interrupt import Interrupt
+from sparse_jax.study.store import Store
+from sparse_jax.training.checkpoint import Checkpoints, digest
+from sparse_jax.training.cohort import abstract_state, stack
+from sparse_jax.training.hardware import Hardware
+from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
+from sparse_jax.training.timeline import evaluation_due, next_event, update_due
+
+KEPT_CHECKPOINTS = 2
+SECONDS_A_CHUNK = 0.5  # between two looks at signals, checkpoints and the progress bar
+
+
+class Group(NamedTuple):
+    """The runs of a cohort that train at once, and what they train on."""
+
+    id: str
+    runs: tuple[Run, ...]
+    fns: TrainFns
+    data: Data
+    majority: float  # share of the largest class in the test part
+    width: int  # lanes, at least the number of runs
+
+
+def hyper_params(run: Run) -> HyperParams:
+    """The dynamic settings of a run as arrays."""
+    config = run.config
+    return HyperParams(
+        seed=np.uint32(config.seed),
+        counts={name: np.int32(count) for name, count in run.allocation.counts.items()},
+        drop_fraction=np.float32(config.drop_fraction or 0),
+        learning_rate=np.float32(config.learning_rate),
+        weight_decay=np.float32(config.weight_decay),
+    )
+
+
+class _Pace:
+    """How many steps to hand to the device at once; any division of the steps gives the same bits."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+
+    def adapt(self, done: int, seconds: float) -> None:
+        """Aim at SECONDS_A_CHUNK from the time of the last chunk, growing at most tenfold."""
+        wanted = int(done * SECONDS_A_CHUNK / max(seconds, 1e-6))
+        self.steps = max(1, min(wanted, 10 * self.steps))
+
+
+class Trainer:
+    """The training of one group from its last checkpoint to its results."""
+
+    def __init__(
+        self, group: Group, store: Store, hardware: Hardware, checkpoint_seconds: float,
+        interrupt: Interrupt, advance: Callable[[int], None],
+    ) -> None:
+        self.group, self.store, self.interrupt, self.advance = group, store, interrupt, advance
+        self.config, self.problem = group.runs[0].config, group.runs[0].problem
+        self.hyper = stack([hyper_params(run) for run in group.runs], group.width, hardware.mesh)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.pace = _Pace()
+
+    def train(self) -> bool:
+        """Train, and write the result of every run; False if asked to stop before, with the state saved."""
+        with Checkpoints(self.store.checkpoints(self.group.id), KEPT_CHECKPOINTS) as checkpoints:
+            step, state, before = self._start(checkpoints)
+            started = self.saved_at = time.monotonic()
+            saved = step
+            while step < self.problem.steps:
+                step, state = self._chunk(step, state)
+                if self.interrupt.asked or time.monotonic() - self.saved_at >= self.checkpoint_seconds:
+                    seconds = before + time.monotonic() - started
+                    checkpoints.save(step, state, {"seconds": seconds})
+                    self.saved_at, saved = time.monotonic(), step
+                if self.interrupt.asked:
+                    return False
+            seconds = before + time.monotonic() - started
+            if saved < step:
+                checkpoints.save(step, state, {"seconds": seconds})
+            checkpoints.wait()
+        self._write_results(state, seconds / len(self.group.runs))
+        return True
+
+    def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
+        """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
+        fns, data = self.group.fns, self.group.data
+        restored = checkpoints.restore(abstract_state(fns, self.hyper, data))
+        step, state, meta = restored or (0, fns.init(self.hyper, data), {"seconds": 0.0})
+        for run in self.group.runs:
+            self.store.truncate_metrics(run.id, step)
+        self.advance(step)
+        return step, state, meta["seconds"]
+
+    def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
+        """Some optimiser steps, at most to the next event, and that event if it is reached."""
+        fns, data, begun = self.group.fns, self.group.data, time.monotonic()
+        event = next_event(self.config, self.problem, step)
+        count = min(event - step, self.pace.steps)
+        state = jax.block_until_ready(fns.steps(state, self.hyper, data, np.int32(count)))
+        self.pace.adapt(count, time.monotonic() - begun)
+        after = step + count
+        if after == event:
+            after, state = self._event(after, state)
+        self.advance(after - step)
+        return after, state
+
+    def _event(self, step: int, state: RunState) -> tuple[int, RunState]:
+        """The evaluation, then the update, that are due at `step`; an update may take a step's place."""
+        state = self._evaluate(step, state) if evaluation_due(self.problem, step) else state
+        if not update_due(self.config, self.problem, step):
+            return step, state
+        state = self.group.fns.update(state, self.hyper, self.group.data)
+        after = step + self.group.fns.update_steps
+        if after > step and evaluation_due(self.problem, after):
+            state = self._evaluate(after, state)
+        return after, state
+
+    def _evaluate(self, step: int, state: RunState) -> RunState:
+        state, report = self.group.fns.validate(state, self.group.data)
+        report = jax.tree.map(np.asarray, report)
+        for lane, run in enumerate(self.group.runs):
+            self.store.append_metrics(run.id, self._metrics(step, run, _lane(report, lane)))
+        return state
+
+    def _metrics(self, step: int, run: Run, report: Report) -> dict[str, Any]:
+        return {
+            "step": step,
+            "epoch": step // self.problem.steps_per_epoch,
+            "train_loss": report.train.loss,
+            "train_accuracy": report.train.accuracy,
+            "val_loss": report.validation.loss,
+            "val_accuracy": report.validation.accuracy,
+            "sparsity": rows.sparsity(run, int(report.connections)),
+            "connections": rows.all_connections(run, int(report.connections)),
+            "moved": report.moved,
+            "diverged": report.diverged,
+        }
+
+    def _write_results(self, state: RunState, seconds: float) -> None:
+        """Evaluate the trained networks on every part of the data, for the first time on test."""
+        problem = self.problem
+        ends = np.cumsum([0, problem.train, problem.validation, problem.test], dtype=np.int32)
+        parts = {"train": ends[0:2], "val": ends[1:3], "test": ends[2:4]}
+
+        def evaluate(network: RunState | Best, part: str) -> Evaluation:
+            result = self.group.fns.evaluate(network.params, network.model_state, self.group.data, *parts[part])
+            return jax.tree.map(np.asarray, result)
+
+        last = {part: evaluate(state, part) for part in parts}  # NaN for an empty validation part
+        best = evaluate(state.best, "test") if state.best else None
+        host = jax.device_get((state.params, state.masks))
+        for lane, run in enumerate(self.group.runs):
+            result = self._result(run, lane, state, last)
+            if best is not None:
+                result |= {
+                    "best_val_accuracy": float(state.best.accuracy[lane]),
+                    "test_accuracy_at_best_val": float(best.accuracy[lane]),
+                }
+            result |= {"seconds": round(seconds, 3), "digest": digest(_lane(host, lane))}
+            self.store.write_result(run.id, result)
+
+    def _result(self, run: Run, lane: int, state: RunState, last: dict[str, Evaluation]) -> dict[str, Any]:
+        masks = {name: int(mask[lane].sum()) for name, mask in state.masks.items()}
+        connections, weights = sum(masks.values()), sum(leaf[lane].size for leaf in jax.tree.leaves(state.params))
+        test_accuracy = float(last["test"].accuracy[lane])
+        return rows.describe_settings(run) | {
+            "sparsity": rows.sparsity(run, connections),
+            "connections": rows.all_connections(run, connections),
+            "connections_by_layer": masks,
+            "parameters": weights - run.problem.masked_size + connections,
+            **{f"{part}_accuracy": float(last[part].accuracy[lane]) for part in last},
+            **{f"{part}_loss": float(last[part].loss[lane]) for part in last},
+            "status": rows.status(
+                bool(state.diverged[lane]), test_accuracy, self.group.majority, self.problem.test
+            ),
+            "lane_width": self.group.width,
+        }
+
+
+def _lane(tree: Any, lane: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane], tree)

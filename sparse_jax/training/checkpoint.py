@@ -1,0 +1,214 @@
+"""Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong result.
+
+Orbax commits a step atomically. But on restore it returns flipped bits as they are, pads or
+truncates another number of runs, and casts dtypes, all silently. So each step carries a digest of
+its content and a description of its leaves, and only a step that agrees with both is restored.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import AbstractMesh, SingleDeviceSharding
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+PyTree = Any
+
+
+def digest(tree: PyTree) -> str:
+    """blake2b over path, dtype, shape and bytes of every leaf, as 32 hexadecimal digits.
+
+    The same in every process and for every sharding. Leaves are jax or NumPy arrays that this
+    process can address in full; a typed PRNG key counts by its `key_data`.
+    """
+    content = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        content.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        content.update(array.tobytes())
+    return content.hexdigest()
+
+
+class Checkpoints:
+    """The latest steps of one cohort in one folder, written in the background by Orbax.
+
+    A context manager: leaving it waits for the last write. One process at a time may hold a
+    folder, because opening it removes what an interrupted write left behind.
+
+    Attributes:
+      directory: absolute folder, created if absent; one subfolder a step.
+    """
+
+    def __init__(self, directory: Path, keep: int):
+        """Open `directory`, keeping the `keep` newest steps; nothing is read yet."""
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_not_from_orbax)
+        self.directory = Path(directory).absolute()
+        self._unusable: list[int] = []
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.LatestN(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def save(self, step: int, state: PyTree, meta: dict) -> None:
+        """Copy `state` and start writing it; `state` may be donated as soon as this returns.
+
+        Waits for the write before it. The steps that `restore` refused are renamed first, to
+        `unusable-<step>-<time>`, so that they neither block a step nor count as the newest.
+
+        Args:
+          step: greater than every step that is kept.
+          state: tree of arrays that this process can address in full.
+          meta: anything that JSON can hold.
+
+        Raises:
+          ValueError: `step` is not newer than the newest one kept.
+          OSError: the write before this one failed, or this one could not start.
+        """
+        meta = json.loads(json.dumps(meta))
+        record = {"digest": _seal(step, state, meta), "leaves": _leaves(state), "meta": meta}
+        self.wait()
+        self._set_unusable_aside()
+        newest = self._manager.latest_step()
+        if newest is not None and step <= newest:
+            raise ValueError(f"{self.directory}: step {step} is not newer than step {newest}")
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
+        with self._failures_named():
+            self._manager.save(step, args=items, force=True)
+
+    def restore(self, like: PyTree) -> tuple[int, PyTree, dict] | None:
+        """Read the newest step that is whole and fits `like`.
+
+        Every newer step is passed over with one warning that names it and the reason. The disk is
+        not changed.
+
+        Args:
+          like: tree of arrays or `jax.ShapeDtypeStruct`. Paths, shapes and dtypes have to be equal
+            to those saved; a leaf is placed by its sharding, or on the first device if it has none.
+
+        Returns:
+          (step, state, meta) as they were saved, or None if no step is usable.
+
+        Raises:
+          ValueError: a sharding of `like` is over an abstract mesh, so without devices.
+        """
+        self.wait()
+        template = jax.tree.map(_placed, like)
+        self._unusable = []
+        with _background_silenced():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    return step, *self._read(step, template)
+                except Exception as error:  # damage surfaces as any type, also from C++
+                    self._pass_over(step, error)
+        return None
+
+    def wait(self) -> None:
+        """Block until the last step is on disk. Raises OSError if writing it failed."""
+        with self._failures_named():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait as `wait` does, then free the threads, also if the last write failed."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _read(self, step: int, template: PyTree) -> tuple[PyTree, dict]:
+        items = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        record = self._manager.restore(step, args=items)["meta"]
+        saved, wanted = record["leaves"], _leaves(template)
+        if saved != wanted:
+            path = min(path for path, _ in saved.items() ^ wanted.items())
+            raise ValueError(f"{path} is {saved.get(path)}, expected {wanted.get(path)}")
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        state = self._manager.restore(step, args=items)["state"]
+        if _seal(step, state, record["meta"]) != record["digest"]:
+            raise ValueError("its content differs from its digest")
+        return state, record["meta"]
+
+    def _pass_over(self, step: int, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        folder = self.directory / str(step)
+        logging.getLogger(__name__).warning("checkpoint %s is passed over: %s", folder, reason)
+        self._unusable.append(step)
+
+    def _set_unusable_aside(self) -> None:
+        for step in self._unusable:
+            folder = self.directory / str(step)
+            folder.rename(self.directory / f"unusable-{step}-{time.time_ns()}")
+        if self._unusable:
+            self._unusable = []
+            self._manager.reload()
+
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._manager.reload()  # orbax has forgotten the steps it did not come to delete
+            raise OSError(f"cannot write checkpoints to {self.directory}: {error}") from error
+
+
+@contextlib.contextmanager
+def _background_silenced() -> Iterator[None]:
+    """Keep the threads that outlive a failed read from printing tracebacks that none can catch."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+def _is_key(leaf) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _leaves(tree: PyTree) -> dict[str, str]:
+    """Path -> dtype and shape, for example "['kernel']" -> "float32[784, 300]"."""
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _placed(leaf) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = SingleDeviceSharding(jax.local_devices()[0])
+    if isinstance(getattr(sharding, "mesh", None), AbstractMesh):
+        raise ValueError(f"{sharding} of `like` names no devices")
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _seal(step: int, state: PyTree, meta: dict) -> str:
+    """The digest of one step: its number and its meta are sealed with its state."""
+    text = json.dumps([step, meta], sort_keys=True)
+    return digest({"state": state, "meta": np.frombuffer(text.encode(), np.uint8)})
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs each step of a save, and asyncio the tasks that a failed read leaves behind.
+
+    What matters of either reaches the caller of `Checkpoints` as an exception or a warning.
+    """
+    return "/orbax/" not in record.pathname and "was never retrieved" not in record.getMessage()

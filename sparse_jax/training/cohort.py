@@ -1,0 +1,85 @@
+"""How the runs of a cohort are laid out on the hardware. No other module knows.
+
+Every function of `TrainFns` gets a leading axis of runs on its per-run arguments and results, sharded over
+the devices. On each device the runs are vmapped (lanes of one program), or mapped one after the other, which
+on CPU is faster and equals each run trained alone bit for bit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from sparse_jax.data.batches import Data
+from sparse_jax.training.state import HyperParams, TrainFns
+
+RUN = "run"
+
+
+def make_mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
+    """A mesh of the given devices along the axis of runs."""
+    return jax.make_mesh((len(devices),), (RUN,), (jax.sharding.AxisType.Auto,), devices=devices)
+
+
+def _over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
+    """`function` over a leading axis of runs in its first `per_run` arguments; the others are shared."""
+
+    def local(*args):
+        runs, shared = args[:per_run], args[per_run:]
+        if layout == "vmap":
+            return jax.vmap(lambda *run: function(*run, *shared))(*runs)
+        return lax.map(lambda run: function(*run, *shared), runs)
+
+    def sharded(*args):
+        specs = (jax.P(RUN),) * per_run + (jax.P(),) * (len(args) - per_run)
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(RUN), check_vma=False)(*args)
+
+    return sharded
+
+
+def make_cohort(fns: TrainFns, layout: str, mesh: jax.sharding.Mesh) -> TrainFns:
+    """The functions of one run, compiled for many: per-run arguments have a leading axis of runs.
+
+    Args:
+      fns: the functions of one run.
+      layout: "vmap" or "map"; how the runs share one device.
+      mesh: devices along the axis `RUN`; they divide the number of runs.
+
+    Returns:
+      Compiled functions. `steps`, `update` and `validate` consume their state's buffers.
+    """
+
+    def compiled(function, per_run, donate=()):
+        return jax.jit(_over_runs(function, layout, mesh, per_run), donate_argnums=donate)
+
+    return TrainFns(
+        init=compiled(fns.init, 1),
+        steps=compiled(fns.steps, 2, (0,)),
+        update=compiled(fns.update, 2, (0,)),
+        evaluate=compiled(fns.evaluate, 2),
+        validate=compiled(fns.validate, 1, (0,)),
+        update_steps=fns.update_steps,
+    )
+
+
+def abstract_state(cohort: TrainFns, hyper: HyperParams, data: Data) -> Any:
+    """Shapes, dtypes and placement of the state that `cohort.init` returns, without computing it."""
+    sharding = jax.tree.leaves(hyper)[0].sharding
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(cohort.init, hyper, data),
+    )
+
+
+def stack(runs: list[HyperParams], width: int, mesh: jax.sharding.Mesh) -> HyperParams:
+    """The hyper-parameters of all runs with a leading axis, padded to `width` by repeating the last run."""
+    padded = runs + [runs[-1]] * (width - len(runs))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+    return jax.device_put(stacked, jax.NamedSharding(mesh, jax.P(RUN)))
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """`tree` on every device of the mesh."""
+    return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))

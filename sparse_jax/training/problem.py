@@ -1,0 +1,69 @@
+"""What a configuration amounts to on its data: sizes and shapes, known before jax is imported."""
+
+import math
+import re
+from typing import NamedTuple
+
+from sparse_jax.config import RunConfig
+from sparse_jax.data.catalog import DatasetInfo
+from sparse_jax.errors import UserError
+from sparse_jax.models.shapes import KERNELS, Shapes
+
+
+class Problem(NamedTuple):
+    """The static facts of a run beside its configuration."""
+
+    input_shape: tuple[int, ...]
+    classes: int
+    train: int  # examples
+    validation: int
+    test: int
+    kernels: Shapes  # all of them, in the order of the layers
+    masked: tuple[str, ...]  # the kernels that have a mask, sorted
+    steps_per_epoch: int
+    steps: int
+
+    @property
+    def masked_shapes(self) -> Shapes:
+        """Shapes of the masked kernels."""
+        return {name: self.kernels[name] for name in self.masked}
+
+    @property
+    def masked_size(self) -> int:
+        """Entries of the masked kernels together."""
+        return sum(math.prod(self.kernels[name]) for name in self.masked)
+
+
+def _masked(config: RunConfig, kernels: Shapes) -> tuple[str, ...]:
+    if config.method == "dense":
+        return ()
+    if not config.dense_layers:
+        return tuple(sorted(kernels))
+    try:
+        matches = {name for name in kernels if re.search(config.dense_layers, name.removesuffix("/kernel"))}
+    except re.error as error:
+        message = f"--dense_layers={config.dense_layers!r} is not a regular expression: {error}"
+        raise UserError(message) from error
+    layers = ", ".join(name.removesuffix("/kernel") for name in kernels)
+    if not matches:
+        raise UserError(f"--dense_layers={config.dense_layers!r} matches no layer. Layers: {layers}")
+    if len(matches) == len(kernels):
+        raise UserError(f"--dense_layers={config.dense_layers!r} leaves no layer sparse: use --method=dense")
+    return tuple(sorted(set(kernels) - matches))
+
+
+def make_problem(config: RunConfig, info: DatasetInfo, sizes: tuple[int, int, int]) -> Problem:
+    """The problem of a run on a data set of which `sizes` examples are for training, validation and test.
+
+    Raises:
+      UserError: for a batch larger than the training part, or `dense_layers` that match no layer or all.
+    """
+    train, validation, test = sizes
+    if config.batch_size > train:
+        raise UserError(f"--batch_size={config.batch_size} is larger than the {train} training examples")
+    kernels = KERNELS[config.model](info.input_shape, config.hidden_sizes, info.classes)
+    per_epoch = train // config.batch_size
+    return Problem(
+        info.input_shape, info.classes, train, validation, test, kernels, _masked(config, kernels),
+        per_epoch, per_epoch * config.epochs,
+    )

@@ -1,0 +1,79 @@
+"""What a run is made of while it trains. No array has an axis for runs: cohorts add it by vmap or map."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from sparse_jax.data.batches import Data
+from sparse_jax.topology.masks import Counts, Masks
+
+
+class HyperParams(NamedTuple):
+    """The settings that may differ between the runs of a cohort."""
+
+    seed: jax.Array  # uint32[]
+    counts: Counts  # int32[] by layer
+    drop_fraction: jax.Array  # float32[]
+    learning_rate: jax.Array  # float32[]
+    weight_decay: jax.Array  # float32[]
+
+
+class Running(NamedTuple):
+    """Sums over the training batches since the last evaluation."""
+
+    loss: jax.Array  # float32[], sum of the batch means
+    correct: jax.Array  # int32[], examples
+    batches: jax.Array  # int32[]
+    moved: jax.Array  # int32[], connections
+
+
+class Best(NamedTuple):
+    """The network of highest validation accuracy so far, the earlier one of equals."""
+
+    accuracy: jax.Array  # float32[], -1 before the first evaluation
+    step: jax.Array  # int32[]
+    params: Any
+    model_state: Any
+
+
+class RunState(NamedTuple):
+    """The whole state of a run; saving and restoring it continues the run bit for bit."""
+
+    step: jax.Array  # int32[]
+    params: Any  # zero outside the masks
+    model_state: Any  # the model's other variables, such as batch statistics
+    opt_state: Any  # slots zero outside the masks
+    masks: Masks  # empty for a dense network
+    key: jax.Array  # never changes: every draw folds in the step
+    running: Running
+    diverged: jax.Array  # bool[], a training loss was not finite
+    best: Best | None  # None without a validation part
+
+
+class Evaluation(NamedTuple):
+    """Loss and accuracy over a part of the data."""
+
+    loss: jax.Array  # float32[], mean
+    accuracy: jax.Array  # float32[], in [0, 1]
+
+
+class Report(NamedTuple):
+    """What one run says of itself at an evaluation."""
+
+    train: Evaluation  # means over the training batches since the last report, dropout on
+    validation: Evaluation  # NaN without a validation part
+    connections: jax.Array  # int32[]
+    moved: jax.Array  # int32[], since the last report
+    diverged: jax.Array  # bool[]
+
+
+class TrainFns(NamedTuple):
+    """The pure functions of one run; `make_train` has done all Python work."""
+
+    init: Callable[[HyperParams, Data], RunState]
+    steps: Callable[[RunState, HyperParams, Data, jax.Array], RunState]  # int32[]: how many
+    update: Callable[[RunState, HyperParams, Data], RunState]
+    evaluate: Callable[[Any, Any, Data, jax.Array, jax.Array], Evaluation]  # params, model_state, rows
+    validate: Callable[[RunState, Data], tuple[RunState, Report]]
+    update_steps: int  # training steps that an update takes the place of: 0, or 1 (RigL)
