@@ -9,6 +9,12 @@ def _uniform(low: float, high: float) -> nn.initializers.Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, low, high)
 
 
+def _per_neuron(module: nn.Module, name: str, init: nn.initializers.Initializer, x: jax.Array) -> jax.Array:
+    """A parameter for each entry of the last axis of x, with the rank of x."""
+    value = module.param(name, init, x.shape[-1:])
+    return value.reshape((1,) * (x.ndim - 1) + value.shape)
+
+
 class SReLU(nn.Module):
     """S-shaped ReLU, four parameters a neuron (Jin et al. 2016, arXiv:1512.07030, eq. 1).
 
@@ -22,11 +28,10 @@ class SReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = x.shape[-1:]
-        t_left = self.param("t_left", nn.initializers.zeros, shape)
-        a_left = self.param("a_left", _uniform(0, 1), shape)
-        t_right = t_left + jnp.abs(self.param("t_right", _uniform(0, 5), shape))
-        a_right = self.param("a_right", nn.initializers.ones, shape)
+        t_left = _per_neuron(self, "t_left", nn.initializers.zeros, x)
+        a_left = _per_neuron(self, "a_left", _uniform(0, 1), x)
+        t_right = t_left + jnp.abs(_per_neuron(self, "t_right", _uniform(0, 5), x))
+        a_right = _per_neuron(self, "a_right", nn.initializers.ones, x)
         left = t_left + a_left * (x - t_left)
         right = t_right + a_right * (x - t_right)
         return jnp.where(x <= t_left, left, jnp.where(x >= t_right, right, x))
@@ -37,7 +42,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:])
+        slope = _per_neuron(self, "slope", nn.initializers.constant(0.25), x)
         return jnp.where(x > 0, x, slope * x)
 
 

@@ -11,9 +11,10 @@ def ordered_bits(score: jax.Array) -> jax.Array:
     """
     if score.dtype == jnp.uint32:
         return score
-    score = score.astype(jnp.float32)
-    bits = jax.lax.bitcast_convert_type(jnp.where(score == 0, 0.0, score), jnp.uint32)
-    return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
+    bits = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    bits = jnp.where(bits == sign, 0, bits)  # on the bits: CPUs compare denormal numbers equal to zero
+    return jnp.where(bits >> 31, ~bits, bits | sign)
 
 
 def _kth_largest(bits: jax.Array, k: jax.Array) -> jax.Array:

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The tests, in the environment of the quickstart. Fast ones by default; --all runs every one.
+# Other arguments go to pytest: bash launch/test.sh -k selection
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
+chosen=(-m "not slow")
+if [ "${1:-}" = --all ]; then
+    chosen=()
+    shift
+fi
+exec "$venv/bin/python" -m pytest -n "$(nproc)" "${chosen[@]}" "$@"

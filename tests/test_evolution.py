@@ -1,0 +1,139 @@
+"""One topology update against the oracle, and the randomness of growth."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sparse_jax.topology.evolution import METHODS, drop_and_grow, evolve
+from sparse_jax.topology.initial import random_masks
+from sparse_jax.topology.masks import apply_masks, mask_tree, select
+from sparse_jax.topology.schedules import DROP_SCHEDULES
+from tests import oracle
+
+SHAPES = {"a/kernel": (9, 8), "b/kernel": (8, 5)}
+EVOLVING = [name for name in METHODS if METHODS[name](jnp.ones_like).update != "never"]
+
+evolve_jit = jax.jit(
+    lambda method, fraction, *args: evolve(METHODS[method](lambda progress: fraction), *args),
+    static_argnames="method",
+)
+
+
+@jax.jit
+def make_layers(seed, density, zeros):
+    """Random masks, weights with ties and exact zeros, and gradients."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    counts = {name: jnp.round(density * np.prod(shape)).astype(jnp.int32) for name, shape in SHAPES.items()}
+    masks = random_masks(keys[0], SHAPES, counts)
+
+    def draw(key, shape):
+        values = jnp.round(jax.random.normal(key, shape), 1)
+        return jnp.where(jax.random.uniform(key, shape) < zeros, 0, values)
+
+    weights = {name: jnp.where(masks[name], draw(keys[1], shape), 0) for name, shape in SHAPES.items()}
+    gradients = {name: jax.random.normal(keys[2], shape) for name, shape in SHAPES.items()}
+    return counts, masks, weights, gradients
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.floats(0.03, 1),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.floats(0, 1, width=32),
+    st.sampled_from(EVOLVING),
+)
+def test_an_update_equals_the_oracle(seed, density, zeros, fraction, method):
+    counts, masks, weights, gradients = make_layers(seed, density, zeros)
+    args = jax.random.key(seed), jnp.float32(0), counts, masks, weights, gradients
+    new, info = evolve_jit(method, jnp.float32(fraction), *args)
+    moved = 0
+    for name in SHAPES:
+        before, weight = np.asarray(masks[name]), np.asarray(weights[name])
+        survivors = oracle.drop(before, weight, fraction, per_sign=method == "set")
+        np.testing.assert_array_equal(info.survivors[name], survivors)
+        if method == "rigl":
+            gradient = np.abs(np.asarray(gradients[name]))
+            np.testing.assert_array_equal(new[name], oracle.grow(survivors, gradient, int(counts[name])))
+        assert new[name].sum() == counts[name] == before.sum()
+        assert not (info.survivors[name] & ~new[name]).any()
+        moved += before.sum() - survivors.sum()
+    assert info.moved == moved
+
+
+def test_a_count_above_the_present_one_grows_the_layer():
+    mask = jnp.zeros(SHAPES["a/kernel"], bool).at[0].set(True)
+    score = jnp.arange(mask.size, dtype=jnp.float32).reshape(mask.shape)
+    new, survivors = drop_and_grow((mask,), score, score, jnp.float32(0.5), jnp.int32(20))
+    assert survivors.sum() == 4
+    assert new.sum() == 20
+    assert new.ravel()[-16:].all()
+
+
+def test_a_dense_layer_moves_nothing():
+    counts, masks, weights, gradients = make_layers(0, 1.0, 0.5)
+    for method in EVOLVING:
+        args = jax.random.key(0), jnp.float32(0), counts, masks, weights, gradients
+        new, info = evolve_jit(method, jnp.float32(0.9), *args)
+        assert info.moved == 0
+        assert all(new[name].all() and info.survivors[name].all() for name in SHAPES)
+
+
+def test_first_masks_are_uniform():
+    counts = {name: jnp.int32(7) for name in SHAPES}
+    draw = jax.jit(jax.vmap(lambda key: random_masks(key, SHAPES, counts)))
+    masks = draw(jax.random.split(jax.random.key(1), 4000))
+    for name in SHAPES:
+        np.testing.assert_array_equal(masks[name].sum((1, 2)), 7)
+        # Without replacement the cells vary less than multinomial counts: rescaled by (1 − density).
+        total = np.asarray(masks[name].sum(0), float).ravel()
+        statistic = ((total - total.mean()) ** 2).sum() / total.mean() / (1 - 7 / total.size)
+        assert 1e-4 < stats.chi2.sf(statistic, total.size - 1) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("method", ["set", "set_magnitude"])
+def test_growth_is_uniform_over_everything_but_the_survivors(method):
+    counts, masks, weights, _ = make_layers(3, 0.3, 0.0)
+
+    def update(key):
+        return evolve(METHODS[method](lambda p: jnp.float32(0.3)), key, jnp.float32(0), counts, masks, weights, None)
+
+    new, info = jax.jit(jax.vmap(update))(jax.random.split(jax.random.key(2), 4000))
+    for name in SHAPES:
+        survivors = np.asarray(info.survivors[name][0])
+        assert (np.asarray(info.survivors[name]) == survivors).all()
+        grown = np.asarray(new[name].sum(0), float)[~survivors]
+        share = (counts[name] - survivors.sum()) / grown.size
+        statistic = ((grown - grown.mean()) ** 2).sum() / grown.mean() / (1 - float(share))
+        assert 1e-4 < stats.chi2.sf(statistic, grown.size - 1) < 1 - 1e-4
+
+
+def test_layers_of_one_shape_do_not_share_their_draws():
+    shapes = {"a/kernel": (20, 20), "b/kernel": (20, 20)}
+    masks = random_masks(jax.random.key(0), shapes, {name: jnp.int32(100) for name in shapes})
+    assert (masks["a/kernel"] != masks["b/kernel"]).any()
+
+
+@pytest.mark.parametrize("name", DROP_SCHEDULES)
+def test_schedules_fall_from_one_within_bounds(name):
+    factor = DROP_SCHEDULES[name](jnp.linspace(0, 1, 101))
+    assert factor[0] == 1
+    assert (jnp.diff(factor) <= 1e-6).all()
+    assert (factor >= -1e-6).all()
+    if name != "constant":
+        np.testing.assert_allclose(factor[jnp.array([50, 100])], [0.5, 0], atol=1e-6)
+
+
+def test_masks_apply_to_their_leaves_only():
+    params = {"a": {"kernel": jnp.full((2, 2), jnp.nan), "bias": jnp.ones(2)}, "activation_0": {"slope": jnp.ones(2)}}
+    masks = {"a/kernel": jnp.array([[True, False], [False, False]])}
+    masked = apply_masks(params, masks)
+    assert jnp.isnan(masked["a"]["kernel"][0, 0])
+    assert (masked["a"]["kernel"].ravel()[1:] == 0).all()
+    assert masked["a"]["bias"] is not None and (masked["a"]["bias"] == 1).all()
+    assert mask_tree(params, masks)["activation_0"]["slope"] is True
+    assert list(select(params, masks)) == ["a/kernel"]

@@ -1,0 +1,303 @@
+"""What has to hold for every method, every activation function and every optimiser, read from the dicts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sparse_jax.config import ACTIVATIONS, METHODS, OPTIMIZERS
+from sparse_jax.data.batches import batch_at
+from sparse_jax.data.normalization import make_apply
+from sparse_jax.models.mlp import MLP
+from sparse_jax.topology.masks import apply_masks, mask_tree, select
+from sparse_jax.training import optimizers
+from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
+from sparse_jax.training.train import DROPOUT, ORDER, PARAMS, make_rule, make_train
+from tests import oracle
+from tests.tiny import INTERVAL, SIZES, make_config, make_data, make_hyper, make_tiny_problem
+
+FAST = [(method, activation) for method in METHODS for activation in ("relu", "srelu")]
+FAST += [("set", activation) for activation in ACTIVATIONS if ("set", activation) not in FAST]
+REST = [(m, a) for m in METHODS for a in ACTIVATIONS if (m, a) not in FAST]
+EVERY = FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in REST]
+
+
+def equal(a, b):
+    """Bitwise equality of two trees; typed keys by their data."""
+    leaves = jax.tree.map(lambda leaf: np.asarray(_plain(leaf)), (a, b))
+    jax.tree.map(np.testing.assert_array_equal, *leaves)
+
+
+def _plain(leaf):
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+@functools.cache
+def compiled(config):
+    """The functions of one run, each compiled for itself."""
+    fns = make_train(config, make_tiny_problem(config))
+    return fns._replace(
+        **{name: jax.jit(getattr(fns, name)) for name in ("init", "steps", "update", "evaluate", "validate")}
+    )
+
+
+def intervals(config, hyper, count=3):
+    """The states of a run after its start, and before and after each of `count` updates."""
+    fns, data = compiled(config), make_data()
+    states = [fns.init(hyper, data)]
+    for _ in range(count):
+        states.append(fns.steps(states[-1], hyper, data, jnp.int32(INTERVAL)))
+        if config.interval:
+            states.append(fns.update(states[-1], hyper, data))
+    return states
+
+
+def zero_outside(state, tx):
+    """Assert that weights and optimiser slots are exactly 0 outside the masks; returns how many slots there are."""
+    for name, weight in select(state.params, state.masks).items():
+        assert (np.asarray(weight)[~np.asarray(state.masks[name])] == 0).all(), name
+    slots = []
+    optax.tree.map_params(
+        tx,
+        lambda slot, mask: slots.append(bool((jnp.where(mask, 0, slot) == 0).all())),
+        state.opt_state,
+        mask_tree(state.params, state.masks),
+    )
+    assert all(slots)
+    return len(slots)
+
+
+def optimizer_of(config, hyper):
+    return optimizers.make_optimizer(config, hyper.learning_rate, hyper.weight_decay, 40)
+
+
+@pytest.mark.parametrize(("method", "activation"), EVERY)
+def test_counts_masks_and_zeros(method, activation):
+    config = make_config(method, activation)
+    rule = make_rule(config, jnp.float32(0.3))
+    for sparsity in (0.3, 0.6, 0.9):
+        hyper = make_hyper(config, sparsity=sparsity)
+        states = intervals(config, hyper)
+        for state in states:
+            assert rule.count == "layer"
+            assert {name: int(mask.sum()) for name, mask in state.masks.items()} == hyper.counts
+            zero_outside(state, optimizer_of(config, hyper))
+            assert not state.diverged
+        changed = any((states[0].masks[name] != states[-1].masks[name]).any() for name in states[0].masks)
+        assert changed == (rule.update != "never")
+    assert bool(states[0].masks) == rule.masked
+
+
+@pytest.mark.parametrize(("method", "activation"), EVERY)
+def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation):
+    config = make_config(method, activation)
+    if not config.interval:
+        pytest.skip("the method never updates its topology")
+    hyper = make_hyper(config)
+    _, before, after, *_ = intervals(config, hyper, 1)
+    old, new = (select(state.params, state.masks) for state in (before, after))
+    for name in new:
+        kept = np.asarray(new[name]) != 0
+        np.testing.assert_array_equal(np.asarray(new[name])[kept], np.asarray(old[name])[kept])
+        assert (np.asarray(before.masks[name]) | ~kept).all()
+    assert after.running.moved > 0
+    others = {"dense_0/bias", "output/bias"}
+    equal(select(before.params, others), select(after.params, others))
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "dense"])
+def test_seeds_are_identities(method):
+    config = make_config(method)
+    first, again, other = (intervals(config, make_hyper(config, seed=seed))[-1] for seed in (1, 1, 2))
+    equal(first, again)
+    assert any((first.masks[name] != other.masks[name]).any() for name in first.masks)
+
+
+FOREIGN = {
+    "lion": lambda config, rate, decay: optax.lion(rate),
+    "rmsprop": lambda config, rate, decay: optax.rmsprop(rate, momentum=0.9, centered=True),
+    "adagrad": lambda config, rate, decay: optax.adagrad(rate),
+    "inject_hyperparams": lambda config, rate, decay: optax.inject_hyperparams(optax.adam)(
+        learning_rate=jnp.asarray(rate(0))
+    ),
+    "chain": lambda config, rate, decay: optax.chain(
+        optax.clip_by_global_norm(1.0), optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.adamw(rate), optax.ema(0.9)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *FOREIGN])
+def test_weights_and_slots_are_zero_for_any_optimizer(name, monkeypatch):
+    if name in FOREIGN:
+        monkeypatch.setitem(optimizers.OPTIMIZERS, name, FOREIGN[name])
+    config = make_config("set", optimizer=name)
+    hyper = make_hyper(config, learning_rate=np.float32(0.01))
+    for state in intervals(config, hyper, 2):
+        slots = zero_outside(state, optimizer_of(config, hyper))
+        assert slots > 0 or name == "sgd"
+
+
+def test_static_is_set_that_drops_nothing():
+    static, frozen = make_config("static"), make_config("set")
+    hyper = make_hyper(static, drop_fraction=np.float32(0))
+    a, b = (intervals(config, hyper)[-1] for config in (static, frozen))
+    equal(a, b)
+
+
+def test_the_methods_differ_only_by_their_updates():
+    starts = [intervals(config, make_hyper(config), 1)[1] for config in map(make_config, ("static", "set", "rigl"))]
+    for other in starts[1:]:
+        equal(starts[0], other)
+
+
+def test_dense_equals_an_unmasked_optax_loop():
+    config = make_config("dense", dropout=0.2)
+    hyper, data = make_hyper(config), make_data()
+    model = MLP((14, 10), 3, lambda i: jax.nn.relu, 0.2)
+    normalize = make_apply("global_zscore")
+    key = jax.random.key(0)
+    tx = optax.chain(
+        optax.add_decayed_weights(1e-3, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)),
+        optax.sgd(0.1, momentum=0.9),
+    )
+
+    def step(carry, i):
+        params, opt_state = carry
+        x, y = batch_at(data, jax.random.fold_in(key, ORDER), i, n=SIZES[0], batch_size=8)
+        dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), i)
+
+        def loss_fn(params):
+            inputs = normalize(data.normalization, x)
+            logits = model.apply({"params": params}, inputs, train=True, rngs={"dropout": dropout})
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    @jax.jit
+    def loop():
+        x = normalize(data.normalization, data.x[:1])
+        params = model.init(jax.random.fold_in(key, PARAMS), x, train=False)["params"]
+        return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(3 * INTERVAL))[0][0]
+
+    equal(loop(), intervals(config, hyper)[-1].params)
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_any_division_of_the_steps_gives_the_same_bits(method):
+    config = make_config(method, "srelu", dropout=0.3)
+    fns, hyper, data = compiled(config), make_hyper(config), make_data()
+    whole = fns.steps(fns.init(hyper, data), hyper, data, jnp.int32(9))
+    parts = fns.init(hyper, data)
+    for count in (1, 3, 0, 5):
+        parts = fns.steps(parts, hyper, data, jnp.int32(count))
+    equal(whole, parts)
+
+
+@functools.cache
+def cohort_fns(config, layout, devices):
+    mesh = make_mesh(jax.devices()[:devices])
+    return make_cohort(make_train(config, make_tiny_problem(config)), layout, mesh), mesh
+
+
+def cohort_of(config, layout, devices, hypers):
+    """A started cohort: its functions, hyper-parameters, data and state."""
+    fns, mesh = cohort_fns(config, layout, devices)
+    hyper, data = stack(hypers, len(hypers), mesh), replicate(make_data(), mesh)
+    return fns, hyper, data, fns.init(hyper, data)
+
+
+def advance(fns, hyper, data, state, count=2):
+    for _ in range(count):
+        state = fns.steps(state, hyper, data, jnp.int32(INTERVAL))
+        state = fns.update(state, hyper, data)
+    return fns.validate(state, data)
+
+
+def different_runs(config):
+    levels = (0.3, 0.6, 0.8, 0.9)
+    return [make_hyper(config, seed=seed, sparsity=level) for seed, level in enumerate(levels)]
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_a_mapped_run_equals_the_run_alone_bit_for_bit(method, devices):
+    config = make_config(method)
+    hypers = different_runs(config)
+    together = advance(*cohort_of(config, "map", devices, hypers))
+    for lane, hyper in enumerate(hypers):
+        alone = advance(*cohort_of(config, "map", 1, [hyper]))
+        equal(jax.tree.map(lambda leaf, lane=lane: leaf[lane], together), jax.tree.map(lambda leaf: leaf[0], alone))
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_a_vmapped_update_equals_the_run_alone(method):
+    config = make_config(method)
+    fns, hyper, data, state = cohort_of(config, "vmap", 1, different_runs(config))
+    state = fns.steps(state, hyper, data, jnp.int32(INTERVAL))
+    before = jax.tree.map(lambda leaf: leaf.copy(), state)
+    after = fns.update(state, hyper, data)
+    for lane, alone in enumerate(different_runs(config)):
+        run = jax.tree.map(lambda leaf, lane=lane: leaf[lane], before)
+        updated = compiled(config).update(run, alone, make_data())
+        equal(updated.masks, jax.tree.map(lambda leaf, lane=lane: leaf[lane], after.masks))
+        equal(updated.params, jax.tree.map(lambda leaf, lane=lane: leaf[lane], after.params))
+
+
+def test_a_vmapped_run_depends_neither_on_its_lane_nor_on_its_neighbours():
+    config = make_config("set")
+    a, b, c, d = different_runs(config)
+    first = advance(*cohort_of(config, "vmap", 1, [a, b, c, d]))
+    second = advance(*cohort_of(config, "vmap", 1, [d, d, a, d]))
+    equal(jax.tree.map(lambda leaf: leaf[0], first), jax.tree.map(lambda leaf: leaf[2], second))
+
+
+def test_a_grid_of_sparsities_and_seeds_is_one_program_traced_once():
+    config = make_config("set", activation="tanh")  # a cohort of its own
+    hypers = [make_hyper(config, seed, level) for seed in range(3) for level in (0.2, 0.4, 0.6, 0.8, 0.9)]
+    fns, hyper, data, state = cohort_of(config, "map", 1, hypers)
+    for count in (1, 3, 7):
+        state = fns.update(fns.steps(state, hyper, data, jnp.int32(count)), hyper, data)
+        state, _ = fns.validate(state, data)
+    for start, stop in ((0, 32), (32, 40), (40, 52)):
+        fns.evaluate(state.params, state.model_state, data, jnp.int32(start), jnp.int32(stop))
+    programs = fns.init, fns.steps, fns.update, fns.validate, fns.evaluate
+    assert [program._cache_size() for program in programs] == [1] * 5
+
+
+def test_a_diverged_run_leaves_its_neighbours_alone():
+    config = make_config("set")
+    calm = different_runs(config)
+    wild = [*calm[:3], calm[3]._replace(learning_rate=np.float32(1e30))]
+    runs = [advance(*cohort_of(config, layout, 1, hypers)) for layout in ("map", "vmap") for hypers in (calm, wild)]
+    for before, after in (runs[:2], runs[2:]):
+        equal(*(jax.tree.map(lambda leaf: leaf[:3], run) for run in (before, after)))
+        np.testing.assert_array_equal(after[0].diverged, [False, False, False, True])
+        assert after[0].masks["dense_0/kernel"][3].sum() == wild[3].counts["dense_0/kernel"]
+
+
+def test_rigl_takes_the_place_of_a_step_and_set_does_not():
+    for method, replaced in (("set", 0), ("rigl", 1)):
+        config = make_config(method)
+        _, before, after = intervals(config, make_hyper(config), 1)
+        assert after.step - before.step == replaced == compiled(config).update_steps
+
+
+def test_growth_leaves_the_output_of_the_survivors():
+    for method in ("set", "rigl"):
+        config = make_config(method)
+        hyper, data = make_hyper(config), make_data()
+        _, before, after = intervals(config, hyper, 1)
+        weights = jax.tree.map(np.asarray, select(before.params, before.masks))
+        survivors = {
+            name: oracle.drop(np.asarray(before.masks[name]), weight, 0.3, per_sign=method == "set")
+            for name, weight in weights.items()
+        }
+        assert any((survivors[name] != after.masks[name]).any() for name in survivors)
+        kept_only = apply_masks(before.params, survivors)
+        rows = jnp.int32(0), jnp.int32(SIZES[0])
+        evaluate = compiled(config).evaluate
+        equal(evaluate(kept_only, {}, data, *rows), evaluate(after.params, {}, data, *rows))

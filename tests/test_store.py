@@ -1,0 +1,263 @@
+"""What a study leaves on disk, after a kill too."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sparse_jax.errors import UserError
+from sparse_jax.study import store as store_module
+from sparse_jax.study.store import open_store, write_atomic
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "work")
+
+
+def python(code, *arguments):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_needs_no_jax():
+    code = "import sys, sparse_jax.study.store; print({'jax', 'numpy'} & set(sys.modules))"
+    with python(code) as process:
+        assert process.stdout.read() == "set()\n"
+
+
+def test_open_twice_is_harmless(store):
+    store.write_config({"depth": 3})
+    assert open_store(store.root).read_config() == {"depth": 3}
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_workdir_that_is_no_folder(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=str(tmp_path / name)):
+        open_store(tmp_path / name)
+
+
+def test_unwritable_workdir_is_left_alone(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr(store_module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written: Permission denied"):
+        open_store(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_atomic_keeps_the_old_text_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, "old\n")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_atomic(path, "new\n")
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+    write_atomic(path, "new Σ\n")
+    assert path.read_text(encoding="utf-8") == "new Σ\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomic_reaches_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
+    calls = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(stat.S_ISDIR(os.fstat(file).st_mode)))
+    monkeypatch.setattr(os, "replace", lambda old, new: calls.append("rename") or replace(old, new))
+    write_atomic(tmp_path / "file", "text")
+    assert calls == [False, "rename", True]
+
+
+def test_config(store):
+    assert store.read_config() is None
+    config = {"hidden": [300, 100], "rate": 0.1, "method": None}
+    store.write_config(config)
+    assert store.read_config() == config
+
+
+@pytest.mark.parametrize("text", [b"", b'{"depth": ', b"[1]", b"\xff\x00"])
+def test_broken_config_names_the_file(store, text):
+    (store.root / "config.json").write_bytes(text)
+    with pytest.raises(UserError, match=str(store.root / "config.json")):
+        store.read_config()
+
+
+def test_results_that_are_not_whole_are_absent(store):
+    for run_id in ("b", "a", "missing", "empty", "half", "nan"):
+        store.write_result(run_id, {"accuracy": 0.5})
+    file = lambda run_id: store.root / "runs" / run_id / "result.json"
+    file("missing").unlink()
+    file("empty").write_text("")
+    file("half").write_text(file("half").read_text()[:-5])
+    file("nan").write_text('{"accuracy": NaN}')  # not strict JSON, so not written by us
+    results = store.read_results()
+    assert list(results.items()) == [("a", {"accuracy": 0.5}), ("b", {"accuracy": 0.5}), ("nan", {"accuracy": None})]
+
+
+def test_json_is_strict(store):
+    values = {
+        "nan": float("nan"),
+        "nested": [(np.float32("inf"), {"x": -np.inf})],
+        "array": np.array([1.5, np.nan]),
+    }
+    store.write_result("a", values | {"count": np.int64(3), "mask": np.bool_(True)})
+    refuse = lambda constant: pytest.fail(constant)
+    text = (store.root / "runs" / "a" / "result.json").read_text()
+    assert json.loads(text, parse_constant=refuse) == {
+        "nan": None,
+        "nested": [[None, {"x": None}]],
+        "array": [1.5, None],
+        "count": 3,
+        "mask": True,
+    }
+
+
+def test_csv(store):
+    store.write_result("r1", {"method": 'a "b", c', "seed": 1, "accuracy": 0.1 + 0.2, "unused": 5})
+    store.write_result("r0", {"method": "set", "seed": 0, "accuracy": float("nan"), "loss": None})
+    store.write_result("r2", {"method": "rigl", "seed": 2, "accuracy": 1e-7, "loss": 2.0})
+    store.write_result("other", {"method": "static"})
+    store.write_csv(("run_id", "seed", "method", "accuracy", "loss"), ["r2", "unfinished", "r1", "r0"])
+    assert (store.root / "results.csv").read_bytes().decode() == (
+        'run_id,seed,method,accuracy,loss\nr2,2,rigl,1e-07,2.0\nr1,1,"a ""b"", c",0.30000000000000004,\nr0,0,set,,\n'
+    )
+
+
+def test_metrics_skip_broken_lines_and_resume_equals_uninterrupted(store):
+    rows = [{"step": step, "loss": 1 / (step + 1), "accuracy": None} for step in range(6)]
+    for row in rows:
+        store.append_metrics("whole", row)
+    assert store.read_metrics("whole") == rows
+    whole = (store.root / "metrics" / "whole.jsonl").read_bytes()
+
+    broken = store.root / "metrics" / "broken.jsonl"
+    lines = whole.splitlines(keepends=True)
+    broken.write_bytes(b"".join([*lines[:2], b"\x00\xff\n", b'"text"\n', *lines[2:5], lines[5][:-9]]))
+    assert store.read_metrics("broken") == rows[:5]
+
+    store.truncate_metrics("broken", 3)
+    assert broken.read_bytes() == b"".join(lines[:4])
+    for row in rows[4:]:
+        store.append_metrics("broken", row)
+    assert broken.read_bytes() == whole
+
+
+def test_metrics_of_a_run_that_has_none(store):
+    store.truncate_metrics("a", 3)
+    assert store.read_metrics("a") == []
+    assert not list((store.root / "metrics").iterdir())
+
+
+def test_row_is_appended_by_one_write(store, monkeypatch):
+    sizes = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: sizes.append(len(line)) or write(file, line))
+    store.append_metrics("a", {"step": 0, "losses": [0.25] * 10_000})
+    assert sizes == [(store.root / "metrics" / "a.jsonl").stat().st_size]
+
+
+def test_row_that_does_not_fit_is_an_error(store, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:5]))
+    with pytest.raises(OSError, match=r"metrics/a\.jsonl"):
+        store.append_metrics("a", {"step": 0})
+
+
+APPEND_FOREVER = """
+import itertools, sys
+from sparse_jax.study.store import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+for step in itertools.count():
+    store.append_metrics("a", {"step": step, "text": "x" * 5000})
+    store.write_result("a", {"step": step})
+"""
+
+
+def test_kill_in_the_middle_of_writing(store):
+    with python(APPEND_FOREVER, store.root) as process:
+        process.stdout.readline()
+        while len(store.read_metrics("a")) < 20:
+            assert process.poll() is None
+        kill(process)
+    steps = [row["step"] for row in store.read_metrics("a")]
+    assert steps == list(range(len(steps)))
+    assert store.read_results()["a"]["step"] in (steps[-1], steps[-1] - 1)
+
+
+HOLD_LOCK = """
+import subprocess, sys, time
+from sparse_jax.study.store import open_store
+with open_store(sys.argv[1]).lock("b", "a"):
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lock_is_exclusive_and_dies_with_its_process(store):
+    with python(HOLD_LOCK, store.root) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            host = store_module.socket.gethostname()
+            expected = (
+                f"workdir {store.root} is in use by process {holder.pid} on {host};"
+                " wait for it or choose another --workdir"
+            )
+            for names in (["a"], ["free", "b"], ["b", "free", "a"]):
+                with pytest.raises(UserError) as refused, store.lock(*names):
+                    pass
+                assert str(refused.value) == expected
+            with store.lock("free"):
+                pass
+            kill(holder)
+            with store.lock("a", "b", "free"):
+                os.kill(child, 0)  # the child of the killed process is alive and does not hold it
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_lock_is_freed_by_an_exception_and_names_the_last_holder(store):
+    (store.root / "locks" / "a.lock").write_text("process 123456789 on a.host.with.a.long.name\n")
+    with pytest.raises(KeyError), store.lock("a"):
+        raise KeyError
+    with store.lock("a", "a"):
+        text = (store.root / "locks" / "a.lock").read_text()
+        assert text == f"process {os.getpid()} on {store_module.socket.gethostname()}\n"
+        with pytest.raises(UserError, match=f"process {os.getpid()} "), store.lock("a"):
+            pass
+
+
+NAMED = {
+    "write_result": lambda store, name: store.write_result(name, {}),
+    "append_metrics": lambda store, name: store.append_metrics(name, {}),
+    "read_metrics": lambda store, name: store.read_metrics(name),
+    "truncate_metrics": lambda store, name: store.truncate_metrics(name, 0),
+    "checkpoints": lambda store, name: store.checkpoints(name),
+    "lock": lambda store, name: store.lock(name).__enter__(),
+}
+
+
+@pytest.mark.parametrize("call", NAMED.values(), ids=NAMED)
+def test_names_stay_in_the_workdir(store, call):
+    for name in ("", ".", "..", "../up", "/root", "a/b", ".hidden", "a\n", "a b", "é"):
+        with pytest.raises(ValueError, match="cannot be the name"):
+            call(store, name)
+    call(store, "set-erk_s=0.9+seed=3.v2")
