@@ -7,4 +7,4 @@ if [ "${1:-}" = --all ]; then
     chosen=()
     shift
 fi
-exec "$venv/bin/python" -m pytest -n "$(nproc)" "${chosen[@]}" "$@"
+exec "$venv/bin/python" -m pytest -n "$(nproc)" --dist loadfile "${chosen[@]}" "$@"

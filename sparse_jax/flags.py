@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError, unknown
 
 BAD_INPUT = 2
+BEGAN = time.monotonic()  # as good as the start of the process: this module is imported first
 
 
 class Grid(NamedTuple):
@@ -152,8 +154,8 @@ def define(*classes: type) -> None:
             flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
 
 
-def read_grid(argv: Sequence[str]) -> Grid:
-    """The grid that a command line asks for; `argv` starts with the program's name.
+def parse(argv: Sequence[str]) -> None:
+    """Read the command line into absl's FLAGS; `argv` starts with the program's name.
 
     Raises:
       UserError: for anything absl or a setting's bounds refuse.
@@ -166,6 +168,11 @@ def read_grid(argv: Sequence[str]) -> Grid:
         raise UserError(re.sub(r"^flag --(\w+)=(.*?): ", r"--\1: ", " ".join(str(error).split()))) from None
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: write --name=value, and lists without spaces")
+
+
+def read_grid(argv: Sequence[str]) -> Grid:
+    """The grid that a command line asks for. Raises UserError as `parse` does."""
+    parse(argv)
     value = {name: flags.FLAGS[name].value for cls in (RunConfig, StudyConfig) for name in settings(cls)}
     return Grid(
         {name: value[name] for name in settings(RunConfig)},

@@ -4,11 +4,10 @@ import functools
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sparse_jax.config import RunConfig, StudyConfig
 from sparse_jax.data.batches import Data
@@ -17,9 +16,9 @@ from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import split
 from sparse_jax.study.grid import Cohort, Study
 from sparse_jax.study.interrupt import Interrupt
+from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.rows import COLUMNS
 from sparse_jax.study.store import Store
-from sparse_jax.study.summary import make_console
 from sparse_jax.study.train_group import Group, Trainer
 from sparse_jax.training.cohort import make_cohort, replicate
 from sparse_jax.training.hardware import Hardware, set_up
@@ -44,11 +43,10 @@ def commit() -> str | None:
 
 def provenance(hardware: Hardware) -> dict:
     """What config.json says of where the results came from."""
-    device = hardware.mesh.devices.flat[0]
     return {
         "versions": versions(),
         "commit": commit(),
-        "device": f"{hardware.devices} × {device.device_kind} ({device.platform})",
+        "device": hardware.description,
         "layout": hardware.layout,
         "lane_width": hardware.lane_width,
     }
@@ -79,7 +77,7 @@ class _Loader:
         return replicate(data, self._hardware.mesh), float(np.bincount(test_labels).max() / parts.test)
 
 
-def _groups(cohort: Cohort, hardware: Hardware, loader: _Loader, finished: set[str]) -> Iterator[Group]:
+def _groups(cohort: Cohort, hardware: Hardware, loader: _Loader, finished: Collection[str]) -> Iterator[Group]:
     """The groups of a cohort that are not finished; they share the compiled functions."""
     width = hardware.width(len(cohort.runs))
     slices = [cohort.runs[start : start + width] for start in range(0, len(cohort.runs), width)]
@@ -93,13 +91,6 @@ def _groups(cohort: Cohort, hardware: Hardware, loader: _Loader, finished: set[s
         yield Group(f"{cohort.id}-{i}", runs, fns, data, majority, width)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("time left"),
-        TimeRemainingColumn(), console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
-    )
-
-
 def execute(study: Study, settings: StudyConfig, store: Store) -> bool:
     """Train every run of the study that has no result yet; results.csv is renewed after every group.
 
@@ -108,22 +99,15 @@ def execute(study: Study, settings: StudyConfig, store: Store) -> bool:
     hardware = set_up(settings)
     store.write_config({**(store.read_config() or {}), **provenance(hardware)})
     order = [run.id for run in study.runs]
-    finished = set(store.read_results()) & set(order)
-    interrupt, loader = Interrupt(), _Loader(settings.data_dir, hardware)
-    total = sum(run.problem.steps for run in study.runs)
     store.write_csv(COLUMNS, order)
-    with _progress() as progress:
-        bar = progress.add_task("training", total=total)
+    finished = store.read_results().keys()
+    interrupt, loader = Interrupt(), _Loader(settings.data_dir, hardware)
+    pending = [run for run in study.runs if run.id not in finished]
+    with Monitor(pending, hardware.description) as monitor:
         for cohort in study.cohorts:
             for group in _groups(cohort, hardware, loader, finished):
-                progress.update(bar, description=group.id)
-                advance = functools.partial(_advance, progress, bar, len(group.runs))
-                trainer = Trainer(group, store, hardware, settings.checkpoint_seconds, interrupt, advance)
+                trainer = Trainer(group, store, hardware, settings.checkpoint_seconds, interrupt, monitor)
                 if not trainer.train():
                     return False
                 store.write_csv(COLUMNS, order)
     return True
-
-
-def _advance(progress: Progress, bar: int, runs: int, steps: int) -> None:
-    progress.advance(bar, runs * steps)

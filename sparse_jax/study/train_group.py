@@ -1,7 +1,6 @@
 """Train the runs of one group together: the host's loop around the compiled programs."""
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ from sparse_jax.data.batches import Data
 from sparse_jax.study import rows
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
+from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, stack
@@ -62,9 +62,9 @@ class Trainer:
 
     def __init__(
         self, group: Group, store: Store, hardware: Hardware, checkpoint_seconds: float,
-        interrupt: Interrupt, advance: Callable[[int], None],
+        interrupt: Interrupt, monitor: Monitor,
     ) -> None:
-        self.group, self.store, self.interrupt, self.advance = group, store, interrupt, advance
+        self.group, self.store, self.interrupt, self.monitor = group, store, interrupt, monitor
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
         self.hyper = stack([hyper_params(run) for run in group.runs], group.width, hardware.mesh)
         self.checkpoint_seconds = checkpoint_seconds
@@ -89,6 +89,7 @@ class Trainer:
                 checkpoints.save(step, state, {"seconds": seconds})
             checkpoints.wait()
         self._write_results(state, seconds / len(self.group.runs))
+        self.monitor.end(self.group.id, len(self.group.runs), seconds)
         return True
 
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
@@ -98,7 +99,8 @@ class Trainer:
         step, state, meta = restored or (0, fns.init(self.hyper, data), {"seconds": 0.0})
         for run in self.group.runs:
             self.store.truncate_metrics(run.id, step)
-        self.advance(step)
+        self.monitor.begin(self.group.id)
+        self.monitor.skip(step * len(self.group.runs))
         return step, state, meta["seconds"]
 
     def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
@@ -111,7 +113,7 @@ class Trainer:
         after = step + count
         if after == event:
             after, state = self._event(after, state)
-        self.advance(after - step)
+        self.monitor.advance((after - step) * len(self.group.runs))
         return after, state
 
     def _event(self, step: int, state: RunState) -> tuple[int, RunState]:

@@ -24,6 +24,12 @@ class Hardware(NamedTuple):
         """How many devices share the runs."""
         return self.mesh.size
 
+    @property
+    def description(self) -> str:
+        """The devices and the layout in words."""
+        device = self.mesh.devices.flat[0]
+        return f"{self.devices} × {device.device_kind}, layout {self.layout}"
+
     def width(self, runs: int) -> int:
         """Lanes of the groups that `runs` runs are cut into, a multiple of the devices.
 

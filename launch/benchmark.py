@@ -1,0 +1,258 @@
+"""Measure what the README claims about speed: ratios of two things timed in turn in one run.
+
+Absolute times depend on the machine and on what else it does; the ratios are medians over rounds in which the
+two sides alternate. Exit status 0 says that everything ran, not that a target was met.
+
+Examples:
+  python launch/benchmark.py                    all measurements, a few minutes on 2 cores
+  python launch/benchmark.py --only=update      those whose name contains a word
+  python launch/benchmark.py --smoke            one short round each: does it run?
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from absl import flags as absl_flags
+
+from sparse_jax import flags
+
+_ONLY = absl_flags.DEFINE_string("only", "", "Run the measurements whose name contains this word.")
+_SMOKE = absl_flags.DEFINE_bool("smoke", False, "One short round each, to see that everything runs.")
+_JSON = absl_flags.DEFINE_string("json", "", "Also write the results to this file.")
+
+
+class Measurement(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    ours: str
+    other: str
+    ratio: float | None
+    target: str
+    detail: str
+
+
+def alternate(ours: Callable[[], float], other: Callable[[], float], rounds: int) -> tuple[float, float, float]:
+    """Median seconds of both sides, and the median of their ratios round by round, ours / other."""
+    pairs = [(ours(), other()) for _ in range(rounds)]
+    medians = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return (*medians, statistics.median(a / b for a, b in pairs))
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call, until its result is there."""
+    import jax
+
+    begin = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - begin
+
+
+def cohort_step(hardware: Any, smoke: bool) -> list[Measurement]:
+    """A LeNet-300-100 step in a cohort of eight SET runs, against a plain dense optax loop fed from the host."""
+    steps, rounds, runs = (20, 1, 8) if smoke else (200, 9, 8)
+    ours = _cohort(hardware, steps, runs)
+    plain = _plain_loop(steps)
+    ours(), plain()
+    a, b, ratio = alternate(ours, plain, rounds)
+    return [
+        Measurement(
+            "cohort step", f"{1e3 * a / steps / runs:.3f} ms a run", f"{1e3 * b / steps:.3f} ms", ratio / runs,
+            "≤ 0.85", f"{runs} SET runs together, LeNet-300-100, batch 128; other: one run, dense, batches from NumPy",
+        )
+    ]
+
+
+def _images():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (20_000, 28, 28, 1), np.uint8), rng.integers(0, 10, 20_000, np.int32)
+
+
+def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
+    import jax
+    import numpy as np
+
+    from sparse_jax.config import RunConfig
+    from sparse_jax.data.arrays import DatasetInfo
+    from sparse_jax.data.batches import Data
+    from sparse_jax.data.normalization import fit
+    from sparse_jax.topology.allocation import allocate
+    from sparse_jax.training.cohort import make_cohort, replicate, stack
+    from sparse_jax.training.problem import make_problem
+    from sparse_jax.training.state import HyperParams
+    from sparse_jax.training.train import make_train
+
+    config = RunConfig(drop_schedule="constant", interval=100, stop_fraction=1.0, dense_layers=None)
+    x, y = _images()
+    problem = make_problem(config, DatasetInfo("random", (28, 28, 1), 10, 20_000, 0), (20_000, 0, 0))
+    counts = allocate("erk", problem.masked_shapes, sparsity=0.9, epsilon=None).counts
+    hypers = [
+        HyperParams(
+            np.uint32(seed), {name: np.int32(count) for name, count in counts.items()},
+            np.float32(0.3), np.float32(0.05), np.float32(0),
+        )
+        for seed in range(runs)
+    ]
+    fns = make_cohort(make_train(config, problem), hardware.layout, hardware.mesh)
+    hyper = stack(hypers, hardware.width(runs), hardware.mesh)
+    data = replicate(Data(x, y, fit("global_zscore", x)), hardware.mesh)
+    state = fns.init(hyper, data)
+
+    def work() -> float:
+        nonlocal state
+        begin = time.perf_counter()
+        state = jax.block_until_ready(fns.steps(state, hyper, data, np.int32(steps)))
+        return time.perf_counter() - begin
+
+    return work
+
+
+def _plain_loop(steps: int) -> Callable[[], float]:
+    """What a careful user writes first: a jitted step with donated buffers, shuffled batches from NumPy."""
+    import functools
+
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from sparse_jax.models.mlp import MLP
+
+    x, y = _images()
+    model = MLP((300, 100), 10, lambda i: nn.relu, 0.0)
+    tx = optax.sgd(0.05, momentum=0.9)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, opt_state, images, labels):
+        def loss_fn(params):
+            logits = model.apply({"params": params}, images.astype(jnp.float32) / 255, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        loss, grads = jax.value_and_grad(loss_fn)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    params = model.init(jax.random.key(0), jnp.ones((1, 784)), train=False)["params"]
+    opt_state = tx.init(params)
+    rng = np.random.default_rng(0)
+
+    def work() -> float:
+        nonlocal params, opt_state
+        begin = time.perf_counter()
+        order = rng.permutation(len(x))
+        for i in range(steps):
+            batch = order[128 * (i % 150) : 128 * (i % 150) + 128]
+            params, opt_state, loss = step(params, opt_state, x[batch], y[batch])
+        jax.block_until_ready(loss)
+        return time.perf_counter() - begin
+
+    return work
+
+
+def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
+    """Drop and grow of one 1000 × 1000 layer with a traced count, against the same by double argsort."""
+    import jax
+    import jax.numpy as jnp
+
+    from sparse_jax.topology.evolution import drop_and_grow
+    from sparse_jax.topology.initial import random_masks
+
+    side, rounds = (100, 1) if smoke else (1000, 7)
+    shape = (side, side)
+    keys = jax.random.split(jax.random.key(0), 3)
+    count = jnp.int32(side * side // 25)
+    mask = random_masks(keys[0], {"layer": shape}, {"layer": count})["layer"]
+    weight = jnp.where(mask, jax.random.normal(keys[1], shape), 0)
+
+    @jax.jit
+    def ours(mask, weight, key, fraction, count):
+        growth = jax.random.bits(key, shape, jnp.uint32)
+        return drop_and_grow((mask,), jnp.abs(weight), growth, fraction, count)[0]
+
+    def rank(score):
+        return jnp.argsort(jnp.argsort(score.ravel())).reshape(shape)
+
+    @jax.jit
+    def argsort(mask, weight, key, fraction, count):
+        moved = jnp.floor(fraction * count).astype(jnp.int32)
+        dropped = rank(jnp.where(mask, jnp.abs(weight), jnp.inf)) < moved
+        survivors = mask & ~dropped
+        growth = jax.random.uniform(key, shape)
+        return survivors | (rank(jnp.where(survivors, jnp.inf, growth)) < moved)
+
+    args = mask, weight, keys[2], jnp.float32(0.3), count
+    assert ours(*args).sum() == argsort(*args).sum() == count
+    a, b, ratio = alternate(lambda: timed(lambda: ours(*args)), lambda: timed(lambda: argsort(*args)), rounds)
+    return [
+        Measurement(
+            "topology update", f"{1e3 * a:.1f} ms", f"{1e3 * b:.1f} ms", ratio, "≤ 1/8",
+            f"{side} × {side}, {int(count):,} connections, 30 % moved; other: ranks by two argsorts",
+        )
+    ]
+
+
+def start_up(hardware: Any, smoke: bool) -> list[Measurement]:
+    """Seconds from the start of launch/train.py to its first training step, with a cold and a warm cache."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, cache in enumerate(["cold", "warm"]):
+            command = [
+                sys.executable, str(Path(__file__).with_name("train.py")), "--hidden_sizes=300,100", "--method=set",
+                "--epochs=2", f"--workdir={folder}/{number}",
+            ]  # fmt: skip
+            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            seconds = re.search(r"first step ([\d.]+) s", ended.stderr)[1]
+            detail = "imports, data, initialisation, compilation; digits, 300-100, SET"
+            target = "≤ 6 s" if cache == "warm" else "–"
+            lines.append(Measurement(f"start to first step, {cache}", f"{seconds} s", "–", None, target, detail))
+    return lines
+
+
+MEASUREMENTS = (cohort_step, topology_update, start_up)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the chosen measurements and print their table."""
+    flags.parse(argv)
+    from rich import box
+    from rich.table import Table
+
+    from sparse_jax.config import StudyConfig
+    from sparse_jax.study.execute import provenance
+    from sparse_jax.study.summary import make_console
+    from sparse_jax.training.hardware import set_up
+
+    hardware = set_up(StudyConfig())
+    table = Table(box=box.SIMPLE_HEAD, title=hardware.description, caption="ratio: ours / other, lower is better")
+    for name in Measurement._fields:
+        table.add_column(name)
+    done = []
+    for measure in MEASUREMENTS:
+        if _ONLY.value in measure.__name__.replace("_", " "):
+            done += measure(hardware, _SMOKE.value)
+    for line in done:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value or "–") for value in line))
+    make_console().print(table)
+    if _JSON.value:
+        report = provenance(hardware) | {"measurements": [line._asdict() for line in done]}
+        Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.run(main, __doc__)

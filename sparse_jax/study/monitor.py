@@ -1,0 +1,59 @@
+"""What a user sees while a study trains: a bar with the time left, or a line a group where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sparse_jax.flags import BEGAN
+from sparse_jax.study.grid import Run
+from sparse_jax.study.summary import make_console
+
+
+class Monitor:
+    """The progress of a study, in optimiser steps of all its runs together. A context manager."""
+
+    def __init__(self, runs: Sequence[Run], device: str) -> None:
+        """`runs` are those still to train; `device` names what trains them."""
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+            TextColumn("time left"), TimeRemainingColumn(),
+            console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task("compiling", total=sum(run.problem.steps for run in runs))
+        self._device, self._to_train, self._trained, self._stepped = device, len(runs), 0, False
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, group: str) -> None:
+        """Name the group that trains now."""
+        self._progress.update(self._task, description=group)
+
+    def skip(self, steps: int) -> None:
+        """Steps that a checkpoint has already."""
+        self._progress.advance(self._task, steps)
+
+    def advance(self, steps: int) -> None:
+        """Steps just trained, of all runs of the group together."""
+        self._progress.advance(self._task, steps)
+        if not self._stepped:
+            self._stepped = True
+            self._say(f"{self._device}: first step {time.monotonic() - BEGAN:.1f} s after the start")
+
+    def end(self, group: str, runs: int, seconds: float) -> None:
+        """A group is trained and its results are written."""
+        self._trained += runs
+        self._say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s")
+
+    def _say(self, line: str) -> None:
+        if not self._progress.disable:
+            self._progress.console.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,42 @@
+"""Run launch/train.py as a user does, in a process of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--dataset=digits", "--train_size=600", "--hidden_sizes=24,12", "--batch_size=16", "--epochs=4",
+    "--learning_rate=0.1", "--cpu_devices=2", "--checkpoint_seconds=0.1",
+)  # fmt: skip
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen:
+    """The program, running."""
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """The program, ended."""
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def rows(workdir: Path) -> list[dict[str, str]]:
+    """results.csv without the one column that differs between two runs of the same study."""
+    with (workdir / "results.csv").open(newline="") as file:
+        return [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def outcome(workdir: Path) -> tuple[list[dict[str, str]], dict[str, list[dict]]]:
+    """What has to be equal however often a study was interrupted: the rows with their digests, and the metrics."""
+    files = sorted((workdir / "metrics").glob("*.jsonl"))
+    return rows(workdir), {file.name: [json.loads(line) for line in file.read_text().splitlines()] for file in files}

@@ -1,0 +1,131 @@
+"""A study from the command line to its table."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sparse_jax.analysis.statistics import t_interval
+from sparse_jax.study.rows import COLUMNS, LEADING, status
+from tests.program import SMALL, rows, run
+
+METHODS = ("dense", "static", "set", "set_magnitude", "rigl")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """All methods at two sparsities, two seeds, with one learning rate that diverges."""
+    folder = tmp_path_factory.mktemp("study")
+    ended = run(
+        *SMALL, f"--method={','.join(METHODS)}", "--sparsity=0.4,0.8", "--num_seeds=2", "--first_seed=5",
+        "--learning_rate=0.1,1e30", "--workdir=w", cwd=folder,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended, folder / "w"
+
+
+def test_every_point_is_one_row(study):
+    _, workdir = study
+    table = rows(workdir)
+    assert len(table) == (1 + 4 * 2) * 2 * 2
+    assert tuple(table[0]) == tuple(column for column in COLUMNS if column != "seconds")
+    assert COLUMNS[: len(LEADING)] == LEADING
+    assert len({row["run_id"] for row in table}) == len(table)
+    assert {row["seed"] for row in table} == {"5", "6"}
+    for row in table:
+        if row["method"] == "dense":
+            assert row["sparsity_target"] == row["epsilon"] == ""
+            assert float(row["sparsity"]) == 0
+        else:
+            size = 64 * 24 + 24 * 12 + 12 * 10
+            assert int(row["connections"]) == round((1 - float(row["sparsity_target"])) * size)
+            assert float(row["sparsity"]) == pytest.approx(1 - int(row["connections"]) / size)
+        assert int(row["parameters"]) == int(row["connections"]) + 24 + 12 + 10
+
+
+def test_a_diverged_run_is_marked_and_the_others_learn(study):
+    _, workdir = study
+    for row in rows(workdir):
+        if row["learning_rate"] == "0.1":
+            assert row["status"] == "ok"
+            assert float(row["test_accuracy"]) > 0.3
+            assert float(row["best_val_accuracy"]) >= float(row["val_accuracy"])
+            assert math.isfinite(float(row["train_loss"]))
+        else:
+            assert row["status"] == "diverged"
+            assert row["train_loss"] == ""
+
+
+def test_metrics_have_a_line_an_epoch_and_count_what_moved(study):
+    _, workdir = study
+    for row in rows(workdir):
+        text = (workdir / "metrics" / f"{row['run_id']}.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+        assert [line["connections"] for line in lines] == [int(row["connections"])] * 4
+        moved = sum(line["moved"] for line in lines)
+        assert (moved > 0) == (row["method"].startswith("set")), row["method"]  # rigl's interval is longer
+
+
+def test_the_config_says_where_the_results_come_from(study):
+    _, workdir = study
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["versions"]["jax"]
+    assert config["device"].startswith("2 × cpu")
+    assert set(config["runs"]) == {row["run_id"] for row in rows(workdir)}
+    settings = next(iter(config["runs"].values()))
+    assert "auto" not in map(str, settings.values())
+
+
+def test_the_table_names_failures_and_the_results(study):
+    ended, _ = study
+    assert "2 diverged" in ended.stdout
+    assert ended.stdout.rstrip().endswith("w/results.csv")
+    assert "rigl: no update of every 100 steps" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_a_validation_part_there_is_no_validation(tmp_path):
+    ended = run(*SMALL, "--validation_fraction=0", "--epochs=1", "--workdir=w", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = rows(tmp_path / "w")
+    assert row["val_accuracy"] == row["best_val_accuracy"] == row["val_loss"] == ""
+    assert float(row["test_accuracy"]) > 0
+
+
+def test_vmap_trains_as_well(tmp_path):
+    ended = run(
+        *SMALL, "--layout=vmap", "--lane_width=2", "--sparsity=0.5", "--num_seeds=5", "--workdir=w", "--cpu_devices=1", cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr
+    table = rows(tmp_path / "w")
+    assert [row["lane_width"] for row in table] == ["2"] * 5
+    assert all(row["status"] == "ok" and float(row["test_accuracy"]) > 0.3 for row in table)
+
+
+def test_the_number_of_devices_does_not_change_a_result(tmp_path):
+    common = (*SMALL, "--num_seeds=3", "--method=rigl", "--interval=10")
+    for devices in (1, 3):
+        assert run(*common, f"--workdir={devices}", f"--cpu_devices={devices}", cwd=tmp_path).returncode == 0
+    one, three = ([row | {"lane_width": ""} for row in rows(tmp_path / name)] for name in ("1", "3"))
+    assert one == three
+
+
+def test_a_collapsed_run_is_one_that_cannot_be_told_from_naming_one_class():
+    deviation = math.sqrt(0.1135 * 0.8865 / 10_000)
+    assert status(False, 0.1135, 0.1135, 10_000) == "collapsed"
+    assert status(False, 0.05, 0.1135, 10_000) == "collapsed"
+    assert status(False, 0.1135 + 3.1 * deviation, 0.1135, 10_000) == "ok"
+    assert status(True, 0.99, 0.1135, 10_000) == "diverged"
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        mean, half_width = t_interval(rng.normal(3, 2, size=4), 0.9)
+        covered += abs(mean - 3) <= half_width
+    assert stats.binomtest(covered, 2000, 0.9).pvalue > 1e-4
+    assert t_interval([1.5], 0.95) == (1.5, None)
