@@ -106,9 +106,10 @@ def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
         )
         for seed in range(runs)
     ]
-    fns = make_cohort(make_train(config, problem), hardware.layout, hardware.mesh)
-    hyper = stack(hypers, hardware.width(runs), hardware.mesh)
-    data = replicate(Data(x, y, fit("global_zscore", x)), hardware.mesh)
+    mesh, width = hardware.place(runs)
+    fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
+    hyper = stack(hypers, width, mesh)
+    data = replicate(Data(x, y, fit("global_zscore", x)), mesh)
     state = fns.init(hyper, data)
 
     def work() -> float:

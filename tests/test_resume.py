@@ -8,7 +8,10 @@ import pytest
 
 from tests.program import SMALL, outcome, run, start
 
-STUDY = (*SMALL, "--method=set,rigl", "--activation=srelu", "--sparsity=0.5,0.9", "--interval=7", "--dropout=0.2", "--workdir=study")
+STUDY = (
+    *SMALL, "--method=set,rigl", "--activation=srelu", "--sparsity=0.5,0.9", "--interval=7", "--dropout=0.2",
+    "--workdir=study",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

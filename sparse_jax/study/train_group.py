@@ -13,8 +13,7 @@ from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
-from sparse_jax.training.cohort import abstract_state, stack
-from sparse_jax.training.hardware import Hardware
+from sparse_jax.training.cohort import abstract_state
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -28,9 +27,10 @@ class Group(NamedTuple):
     id: str
     runs: tuple[Run, ...]
     fns: TrainFns
+    hyper: HyperParams  # with a leading axis of runs, padded
     data: Data
     majority: float  # share of the largest class in the test part
-    width: int  # lanes, at least the number of runs
+    lanes: int  # runs that share an instruction
 
 
 def hyper_params(run: Run) -> HyperParams:
@@ -61,12 +61,10 @@ class Trainer:
     """The training of one group from its last checkpoint to its results."""
 
     def __init__(
-        self, group: Group, store: Store, hardware: Hardware, checkpoint_seconds: float,
-        interrupt: Interrupt, monitor: Monitor,
+        self, group: Group, store: Store, checkpoint_seconds: float, interrupt: Interrupt, monitor: Monitor
     ) -> None:
         self.group, self.store, self.interrupt, self.monitor = group, store, interrupt, monitor
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
-        self.hyper = stack([hyper_params(run) for run in group.runs], group.width, hardware.mesh)
         self.checkpoint_seconds = checkpoint_seconds
         self.pace = _Pace()
 
@@ -95,8 +93,8 @@ class Trainer:
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         fns, data = self.group.fns, self.group.data
-        restored = checkpoints.restore(abstract_state(fns, self.hyper, data))
-        step, state, meta = restored or (0, fns.init(self.hyper, data), {"seconds": 0.0})
+        restored = checkpoints.restore(abstract_state(fns, self.group.hyper, data))
+        step, state, meta = restored or (0, fns.init(self.group.hyper, data), {"seconds": 0.0})
         for run in self.group.runs:
             self.store.truncate_metrics(run.id, step)
         self.monitor.begin(self.group.id)
@@ -108,7 +106,7 @@ class Trainer:
         fns, data, begun = self.group.fns, self.group.data, time.monotonic()
         event = next_event(self.config, self.problem, step)
         count = min(event - step, self.pace.steps)
-        state = jax.block_until_ready(fns.steps(state, self.hyper, data, np.int32(count)))
+        state = jax.block_until_ready(fns.steps(state, self.group.hyper, data, np.int32(count)))
         self.pace.adapt(count, time.monotonic() - begun)
         after = step + count
         if after == event:
@@ -121,7 +119,7 @@ class Trainer:
         state = self._evaluate(step, state) if evaluation_due(self.problem, step) else state
         if not update_due(self.config, self.problem, step):
             return step, state
-        state = self.group.fns.update(state, self.hyper, self.group.data)
+        state = self.group.fns.update(state, self.group.hyper, self.group.data)
         after = step + self.group.fns.update_steps
         if after > step and evaluation_due(self.problem, after):
             state = self._evaluate(after, state)
@@ -185,7 +183,7 @@ class Trainer:
             "status": rows.status(
                 bool(state.diverged[lane]), test_accuracy, self.group.majority, self.problem.test
             ),
-            "lane_width": self.group.width,
+            "lane_width": self.group.lanes,
         }
 
 

@@ -5,7 +5,7 @@ the devices. On each device the runs are vmapped (lanes of one program), or mapp
 on CPU is faster and equals each run trained alone bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from sparse_jax.training.state import HyperParams, TrainFns
 RUN = "run"
 
 
-def make_mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
+def make_mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
     """A mesh of the given devices along the axis of runs."""
     return jax.make_mesh((len(devices),), (RUN,), (jax.sharding.AxisType.Auto,), devices=devices)
 

@@ -13,34 +13,35 @@ LANES = {"vmap": 32, "map": 8}
 
 
 class Hardware(NamedTuple):
-    """The layout of the cohorts of a study."""
+    """The devices of a study and how the runs of a cohort share them."""
 
-    mesh: jax.sharding.Mesh
+    devices: tuple[jax.Device, ...]
     layout: str  # vmap or map
     lane_width: int  # runs at once on a device
 
     @property
-    def devices(self) -> int:
-        """How many devices share the runs."""
-        return self.mesh.size
-
-    @property
     def description(self) -> str:
         """The devices and the layout in words."""
-        device = self.mesh.devices.flat[0]
-        return f"{self.devices} × {device.device_kind}, layout {self.layout}"
+        return f"{len(self.devices)} × {self.devices[0].device_kind}, layout {self.layout}"
 
-    def width(self, runs: int) -> int:
-        """Lanes of the groups that `runs` runs are cut into, a multiple of the devices.
+    @property
+    def lanes(self) -> int:
+        """How many runs share an instruction: the bits of a result depend on it."""
+        return self.lane_width if self.layout == "vmap" else 1
 
-        With vmap it is fixed, because the bits of a result depend on the lane width. With map they do not, and
-        the groups are made as equal as can be.
+    def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
+        """The mesh for a cohort of `runs` runs, and the width of the groups it is cut into.
+
+        The mesh has no more devices than there is work for. Its size divides the width, which is fixed with
+        vmap; with map the groups are made as equal as can be.
         """
-        widest = self.lane_width * self.devices
-        if self.layout == "vmap":
-            return widest
-        groups = -(-runs // widest)
-        return -(-runs // (groups * self.devices)) * self.devices
+        filled = -(-runs // self.lane_width) if self.layout == "vmap" else runs
+        used = min(len(self.devices), filled)
+        mesh, width = make_mesh(self.devices[:used]), used * self.lane_width
+        if self.layout == "map":
+            groups = -(-runs // width)
+            width = -(-runs // (groups * used)) * used
+        return mesh, width
 
 
 def _cores() -> int:
@@ -60,8 +61,8 @@ def set_up(study: StudyConfig) -> Hardware:
     jax.config.update("jax_num_cpu_devices", _cores() if study.cpu_devices == AUTO else study.cpu_devices)
     if study.compilation_cache:
         _use_cache()
-    devices = jax.local_devices()
+    devices = tuple(jax.local_devices())
     layout = study.layout
     if layout == AUTO:
         layout = "map" if study.exact_seeds or devices[0].platform == "cpu" else "vmap"
-    return Hardware(make_mesh(devices), layout, LANES[layout] if study.lane_width == AUTO else study.lane_width)
+    return Hardware(devices, layout, LANES[layout] if study.lane_width == AUTO else study.lane_width)
