@@ -69,7 +69,8 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
 
     Args:
       default: the value without the flag.
-      kind: how the flag's text is read: name, text, int, float, bool, sizes, names, fractions, interval.
+      kind: how the flag's text is read: name, names, text, path, int, float,
+        bool, sizes, fractions, interval.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
       **metadata: `choices` (known names), `bounds` (an interval such as "[0, 1)"), `auto` (True: the
@@ -77,7 +78,7 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
         `dynamic` (True: only data to the compiled program), `affects` (False: no influence on results).
     """
     return dataclasses.field(
-        default=default, metadata={"kind": kind, "section": section, "help": help, **metadata}
+        default=default, metadata={"kind": kind, "section": section, "help": help, "affects": True, **metadata}
     )
 
 
@@ -165,7 +166,7 @@ class RunConfig:
     learning_rate: float = setting(
         AUTO, "float", "4 optimisation",
         "Learning rate; auto: " + ", ".join(f"{name} {rate}" for name, rate in LEARNING_RATES.items()) + ".",
-        bounds="(0, inf)", grid=True, auto=True, dynamic=True,
+        bounds="(0, 1e30)", grid=True, auto=True, dynamic=True,
     )
     momentum: float | None = setting(
         0.9, "float", "4 optimisation", "Momentum of momentum and nesterov.", bounds="[0, 1)", grid=True
@@ -173,7 +174,7 @@ class RunConfig:
     weight_decay: float = setting(
         0.0, "float", "4 optimisation",
         "Weight decay of the kernels: added to the gradient (L2), decoupled for adamw.",
-        bounds="[0, inf)", grid=True, dynamic=True,
+        bounds="[0, 1e30)", grid=True, dynamic=True,
     )
     lr_schedule: str = setting(
         "cosine", "name", "4 optimisation", "Course of the learning rate.", choices=LR_SCHEDULES, grid=True
@@ -198,10 +199,10 @@ class RunConfig:
 class StudyConfig:
     """How a study is executed, and where its data and results lie."""
 
-    num_seeds: int = setting(1, "int", "5 study", "Runs of each setting, one a seed.", bounds="[1, inf)")
+    num_seeds: int = setting(1, "int", "5 study", "Runs of each setting, one a seed.", bounds="[1, 65536]")
     first_seed: int = setting(0, "int", "5 study", "The smallest seed.", bounds="[0, 4294967295]")
     workdir: str = setting(
-        AUTO, "text", "5 study",
+        AUTO, "path", "5 study",
         "Folder of the results; auto: results/<dataset>-<model>-<digest of the settings>.",
         affects=False,
     )
@@ -214,7 +215,7 @@ class StudyConfig:
         affects=False,
     )
     data_dir: str = setting(
-        "~/tensorflow_datasets", "text", "1 data",
+        "~/tensorflow_datasets", "path", "1 data",
         "Folder of the prepared TFDS sets and of named tabular sets.",
         affects=False,
     )

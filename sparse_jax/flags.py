@@ -1,10 +1,12 @@
 """One absl flag for every setting, and the frame of every launch program: one clear line for bad input."""
 
 import dataclasses
+import itertools
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -42,9 +44,22 @@ def _number(text: str, read: Callable[[str], float], what: str, bounds: str) -> 
     return value
 
 
+def _path(text: str, field: dataclasses.Field) -> str:
+    """The text itself, if it can be a path at all."""
+    if not text.strip():
+        raise ValueError("'' names neither a file nor a folder")
+    try:
+        Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{text} cannot be a path: {error}") from None
+    return text
+
+
 def _name(text: str, field: dataclasses.Field) -> str:
     name, known = text.strip(), field.metadata["choices"]
-    if name in known or (field.metadata.get("paths") and name.endswith(".npz")):
+    if field.metadata.get("paths") and name.endswith(".npz"):
+        return _path(name, field)
+    if name in known:
         return name
     paths = " (or the path of an .npz file)" if field.metadata.get("paths") else ""
     raise ValueError(str(unknown(field.name, name, known)) + paths)
@@ -60,6 +75,13 @@ def _interval(text: str, field: dataclasses.Field) -> str:
     return text.strip()
 
 
+def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
+    shares = tuple(_number(part, float, "a number", field.metadata["bounds"]) for part in text.split(":"))
+    if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
+        raise ValueError(f"{text.strip()} does not rise from share to share")
+    return shares
+
+
 def _bool(text: str, field: dataclasses.Field) -> bool:
     try:
         return flags.BooleanParser().parse(text.strip())
@@ -70,13 +92,12 @@ def _bool(text: str, field: dataclasses.Field) -> bool:
 # kind of a setting -> (text of one value, field) -> value; ValueError says what is wrong
 _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "text": lambda text, field: text,
+    "path": _path,
     "name": _name,
     "names": lambda text, field: tuple(_name(part, field) for part in text.split(":")),
     "int": lambda text, field: _number(text, int, "an integer", field.metadata["bounds"]),
     "float": lambda text, field: _number(text, float, "a number", field.metadata["bounds"]),
-    "fractions": lambda text, field: tuple(
-        _number(part, float, "a number", field.metadata["bounds"]) for part in text.split(":")
-    ),
+    "fractions": _fractions,
     "sizes": lambda text, field: tuple(
         _number(part, int, "an integer", field.metadata["bounds"]) for part in text.split(",")
     ),
@@ -98,7 +119,7 @@ class _Parser(flags.ArgumentParser):
             return argument
         metadata = self.field.metadata
         separator = ";" if metadata["kind"] == "sizes" else ","
-        texts = argument.split(separator) if metadata["kind"] != "text" else [argument]
+        texts = argument.split(separator) if metadata["kind"] not in ("text", "path") else [argument]
         if len(texts) > 1 and not metadata.get("grid"):
             raise ValueError("takes one value, not a list")
         values = tuple(self._one(text) for text in texts)
@@ -160,11 +181,16 @@ def parse(argv: Sequence[str]) -> None:
     Raises:
       UserError: for anything absl or a setting's bounds refuse.
     """
+    files = [text.partition("=")[2] for text in argv if re.match(r"--?flagfile=", text)]
+    if "" in files:
+        raise UserError("--flagfile= names no file")
     try:
         rest = flags.FLAGS(list(argv))
     except flags.CantOpenFlagFileError as error:
         raise UserError(f"cannot open the flagfile: {str(error).partition('] ')[2]}") from None
-    except flags.Error as error:
+    except UnicodeDecodeError:
+        raise UserError(f"the flagfile is no text: {', '.join(files)}") from None
+    except (flags.Error, ValueError) as error:  # absl lets a ValueError of --noNAME=VALUE through
         raise UserError(re.sub(r"^flag --(\w+)=(.*?): ", r"--\1: ", " ".join(str(error).split()))) from None
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: write --name=value, and lists without spaces")

@@ -20,7 +20,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     ended = run(
         *SMALL, f"--method={','.join(METHODS)}", "--sparsity=0.4,0.8", "--num_seeds=2", "--first_seed=5",
-        "--learning_rate=0.1,1e30", "--workdir=w", cwd=folder,
+        "--learning_rate=0.1,1e29", "--workdir=w", cwd=folder,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended, folder / "w"

@@ -55,7 +55,7 @@ def provenance(hardware: Hardware) -> dict:
 def _record(store: Store, hardware: Hardware) -> None:
     """Add where this session runs to config.json, and say so if a study goes on elsewhere than it began."""
     config, here = store.read_config(), provenance(hardware)
-    sessions = config.get("sessions", [])
+    sessions = config["sessions"]
     if sessions and sessions[-1] != here:
         changed = ", ".join(name for name in here if here[name] != sessions[-1].get(name))
         print(f"note: this study was begun under other {changed} (config.json has both)", file=sys.stderr)

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from sparse_jax.flags import Grid, show
 from sparse_jax.topology.allocation import Allocation, allocate
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.timeline import updates
+
+LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
 
 
 class Run(NamedTuple):
@@ -103,7 +107,7 @@ def _without_auto(config: RunConfig) -> RunConfig:
 
 def _in_steps(interval: str, steps_per_epoch: int) -> int:
     epochs = re.fullmatch(r"(.*?)epochs?", interval)
-    return max(1, round(float(epochs[1] or 1) * steps_per_epoch)) if epochs else int(interval)
+    return max(1, round(Fraction(epochs[1] or 1) * steps_per_epoch)) if epochs else int(interval)
 
 
 def _layered(config: RunConfig) -> RunConfig:
@@ -118,24 +122,25 @@ def _layered(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, activation=distinct)
 
 
-def _timed(config: RunConfig, problem: Problem, grid: Grid, notices: list[str]) -> RunConfig:
-    """The interval in steps; a training that leaves no room for an update is refused or noticed."""
+def _timed(config: RunConfig, problem: Problem, auto: bool, notices: list[str]) -> RunConfig:
+    """The interval in steps. Training that leaves no room for an update is refused, or noticed if it is auto."""
     if config.interval is None:
         return config
     timed = dataclasses.replace(config, interval=_in_steps(config.interval, problem.steps_per_epoch))
     if updates(timed, problem) == 0:
-        stop = f"{config.stop_fraction * problem.steps:g} of {problem.steps} steps"
-        if "interval" in grid.given:
-            raise UserError(f"--interval={config.interval} leaves no topology update before {stop}")
-        notices.append(f"{config.method}: no update of every {timed.interval} steps falls before {stop}; "
-                       "it trains without any")
+        stop = math.ceil(config.stop_fraction * problem.steps)
+        room = f"training has {problem.steps} steps, and updates stop at step {stop}"
+        if not auto:
+            longest = f"--interval={stop - 1} is the longest" if stop > 1 else "train for longer"
+            raise UserError(f"--interval={config.interval} leaves no topology update: {room}; {longest}")
+        notices.append(f"{config.method} updates every {timed.interval} steps, but {room}: it trains without any")
     return timed
 
 
 def _name(config: RunConfig) -> str:
     """The readable part of an id; characters that a file name should not have are replaced."""
     parts = [Path(config.dataset).stem, config.model, config.method, "+".join(config.activation)]
-    return re.sub(r"[^A-Za-z0-9_+-]", "_", "-".join(parts))
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", "-".join(parts))[:LONGEST_NAME]
 
 
 def _run(config: RunConfig, problem: Problem, allocation: Allocation) -> Run:
@@ -178,7 +183,7 @@ def make_study(grid: Grid) -> Study:
         info = described[config.dataset]
         parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
         problem = make_problem(config, info, parts)
-        config = _timed(config, problem, grid, notices)
+        config = _timed(config, problem, point.interval == AUTO, notices)
         allocation = Allocation({}, None)
         if problem.masked:
             allocation = allocate(

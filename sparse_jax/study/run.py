@@ -17,7 +17,7 @@ from sparse_jax.study.summary import make_console, print_plan, print_summary
 
 def identity(grid: Grid) -> dict[str, Any]:
     """The settings that determine the results of a study: those a workdir cannot change."""
-    chosen = {name: field for name, field in settings(StudyConfig).items() if field.metadata.get("affects", True)}
+    chosen = {name: field for name, field in settings(StudyConfig).items() if field.metadata["affects"]}
     return {name: list(values) for name, values in grid.axes.items()} | {
         name: [getattr(grid.study, name)] for name in chosen
     }
@@ -53,11 +53,13 @@ def _open(workdir: Path, grid: Grid, study: Study) -> Store:
     if saved is not None:
         if not grid.study.resume:
             raise UserError(f"workdir {workdir} already holds a study: choose another --workdir, or drop --noresume")
+        if "settings" not in saved:
+            raise UserError(f"{workdir / 'config.json'} is not that of a study: choose another --workdir")
         _refuse_change(workdir, saved["settings"], identity(grid))
     store = open_store(workdir)
     if saved is None:
         runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
-        store.write_config({"settings": identity(grid), "runs": runs})
+        store.write_config({"settings": identity(grid), "runs": runs, "sessions": []})
     return store
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sparse_jax.errors import UserError, unknown
 
 Shapes = Mapping[str, tuple[int, ...]]
+Density = Callable[[tuple[int, ...]], float]
 
 
 class Allocation(NamedTuple):
@@ -35,7 +36,7 @@ def _erk(shape: tuple[int, ...]) -> float:
 
 
 # Relative density of a layer of the given shape (inputs before outputs).
-ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], float]] = {
+ALLOCATIONS: dict[str, Density] = {
     "uniform": _uniform,
     "erdos_renyi": _erdos_renyi,
     "erk": _erk,
@@ -52,11 +53,11 @@ def _share_out(total: int, ideal: dict[str, float], sizes: dict[str, int]) -> di
     return counts
 
 
-def _solve(density: Callable[[tuple[int, ...]], float], shapes: Shapes, total: int) -> Allocation:
-    """Counts n_l = ε p_l size_l with Σ n_l = total, where layers that would overflow are made dense.
+def _solve(density: Density, shapes: Shapes, total: int) -> tuple[dict[str, float], float]:
+    """The ideal counts n_l = ε p_l size_l with Σ n_l = total, and ε; layers that would overflow are dense.
 
     The layer of largest relative density becomes dense first, then ε is solved again for the others
-    (Evci et al. 2020, arXiv:1911.11134, section 3).
+    (Evci et al. 2020, arXiv:1911.11134, section 3). Every n_l grows with the total.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     relative = {name: density(shape) for name, shape in shapes.items()}
@@ -70,19 +71,36 @@ def _solve(density: Callable[[tuple[int, ...]], float], shapes: Shapes, total: i
             break
         dense.add(fullest)
     ideal = {name: float(sizes[name]) if name in dense else epsilon * rest[name] for name in shapes}
-    has_epsilon = density is not _uniform and math.isfinite(epsilon)
-    return Allocation(_share_out(total, ideal, sizes), epsilon if has_epsilon else None)
+    return ideal, epsilon
 
 
-def _largest_sparsity(density: Callable[[tuple[int, ...]], float], shapes: Shapes) -> float:
+def _starved(ideal: dict[str, float]) -> str | None:
+    """The layer with least of a connection, if one has less than a whole one."""
+    name = min(ideal, key=ideal.__getitem__)
+    return name if ideal[name] < 1 - 1e-9 else None
+
+
+def _largest_sparsity(density: Density, shapes: Shapes) -> float:
     """The largest sparsity, rounded down to six digits, that leaves every layer a connection."""
     size = sum(math.prod(shape) for shape in shapes.values())
     low, high = 0, size  # counts: `low` starves a layer, `high` does not
     while high - low > 1:
         middle = (low + high) // 2
-        starved = min(_solve(density, shapes, middle).counts.values()) < 1
+        starved = _starved(_solve(density, shapes, middle)[0])
         low, high = (middle, high) if starved else (low, middle)
     return math.floor((1 - high / size) * 1e6) / 1e6
+
+
+def _from_epsilon(density: Density, shapes: Shapes, epsilon: float) -> Allocation:
+    if density is _uniform:
+        raise UserError("--epsilon does not define a uniform allocation: use --sparsity, or erdos_renyi")
+    scale = {name: density(shape) * math.prod(shape) for name, shape in shapes.items()}
+    counts = {name: round(min(math.prod(shapes[name]), epsilon * scale[name])) for name in shapes}
+    if min(counts.values()) < 1:
+        starved = min(scale, key=scale.__getitem__)
+        least = math.ceil(0.5 / scale[starved] * 1e6 + 1) / 1e6
+        raise UserError(f"--epsilon={epsilon} leaves {starved} without connections: the least is {least:g}")
+    return Allocation(counts, epsilon)
 
 
 def allocate(name: str, shapes: Shapes, *, sparsity: float | None, epsilon: float | None) -> Allocation:
@@ -99,30 +117,21 @@ def allocate(name: str, shapes: Shapes, *, sparsity: float | None, epsilon: floa
       epsilon: positive.
 
     Raises:
-      UserError: for an unknown name, epsilon with the uniform allocation, or a level that would leave
-        a layer without any connection; the message names the largest possible sparsity.
+      UserError: for an unknown name, epsilon with the uniform allocation, or a level at which a layer's ideal
+        share is less than one connection; the message names the largest possible sparsity.
     """
     if name not in ALLOCATIONS:
         raise unknown("allocation", name, ALLOCATIONS)
     density = ALLOCATIONS[name]
     if epsilon is not None:
-        if density is _uniform:
-            raise UserError("--epsilon does not define a uniform allocation: use --sparsity, or erdos_renyi")
-        scale = {layer: density(shape) * math.prod(shape) for layer, shape in shapes.items()}
-        counts = {layer: min(math.prod(shapes[layer]), round(epsilon * scale[layer])) for layer in shapes}
-        if min(counts.values()) < 1:
-            starved = min(scale, key=scale.__getitem__)
-            least = math.ceil(0.5 / scale[starved] * 1e6 + 1) / 1e6
-            raise UserError(
-                f"epsilon {epsilon:g} leaves layer {starved} without connections: the least is {least:g}"
-            )
-        return Allocation(counts, epsilon)
-    size = sum(math.prod(shape) for shape in shapes.values())
-    solved = _solve(density, shapes, round((1 - sparsity) * size))
-    if min(solved.counts.values()) < 1:
-        starved = min(solved.counts, key=solved.counts.__getitem__)
+        return _from_epsilon(density, shapes, epsilon)
+    sizes = {layer: math.prod(shape) for layer, shape in shapes.items()}
+    total = round((1 - sparsity) * sum(sizes.values()))
+    ideal, solved = _solve(density, shapes, total)
+    if starved := _starved(ideal):
         raise UserError(
-            f"sparsity {sparsity:g} leaves layer {starved} without connections: with the {name} allocation "
-            f"the maximum is {_largest_sparsity(density, shapes):.6f}"
+            f"--sparsity={sparsity} leaves {starved} without connections: with the {name} allocation the "
+            f"maximum is {_largest_sparsity(density, shapes):.6f}"
         )
-    return solved
+    has_epsilon = density is not _uniform and math.isfinite(solved)
+    return Allocation(_share_out(total, ideal, sizes), solved if has_epsilon else None)

@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules, built inside the traced program so that rates may differ by run."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,17 @@ from sparse_jax.topology.masks import Masks, mask_tree, name_of
 
 Rate = Callable[[jax.Array], jax.Array]  # step -> learning rate
 
+
+def _decays_at(config: RunConfig, steps: int) -> dict[int, float]:
+    """Step -> factor; in a short training two decays may fall on one step."""
+    decays = Counter(round(share * steps) for share in config.lr_decay_at)
+    return {step: config.lr_decay_factor**count for step, count in decays.items()}
+
+
 LR_SCHEDULES: dict[str, Callable[[RunConfig, jax.Array, int], Rate]] = {
     "constant": lambda config, rate, steps: lambda step: rate,
     "cosine": lambda config, rate, steps: lambda step: rate * (1 + jnp.cos(jnp.pi * step / steps)) / 2,
-    "step": lambda config, rate, steps: optax.piecewise_constant_schedule(
-        rate, {round(share * steps): config.lr_decay_factor for share in config.lr_decay_at}
-    ),
+    "step": lambda config, rate, steps: optax.piecewise_constant_schedule(rate, _decays_at(config, steps)),
 }
 
 

@@ -63,6 +63,8 @@ def make_problem(config: RunConfig, info: DatasetInfo, sizes: tuple[int, int, in
         raise UserError(f"--batch_size={config.batch_size} is larger than the {train} training examples")
     kernels = KERNELS[config.model](info.input_shape, config.hidden_sizes, info.classes)
     per_epoch = train // config.batch_size
+    if per_epoch * config.epochs >= 2**31:
+        raise UserError(f"--epochs={config.epochs} makes {per_epoch * config.epochs} steps: 2^31 - 1 is the most")
     return Problem(
         info.input_shape, info.classes, train, validation, test, kernels, _masked(config, kernels),
         per_epoch, per_epoch * config.epochs,

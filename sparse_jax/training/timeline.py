@@ -1,5 +1,7 @@
 """When things happen in a run: the host counts steps, the compiled programs do them."""
 
+import math
+
 from sparse_jax.config import RunConfig
 from sparse_jax.training.problem import Problem
 
@@ -31,4 +33,4 @@ def updates(config: RunConfig, problem: Problem) -> int:
     """How many topology updates a run makes."""
     if config.interval is None:
         return 0
-    return sum(update_due(config, problem, step) for step in range(0, problem.steps, config.interval))
+    return len(range(config.interval, math.ceil(config.stop_fraction * problem.steps), config.interval))

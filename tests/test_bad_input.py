@@ -1,0 +1,335 @@
+"""Bad input ends in one line on stderr and exit status 2, before jax is imported and anything is written."""
+
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparse_jax.config import RunConfig, StudyConfig, settings
+
+REPOSITORY = Path(__file__).parents[1]
+TOUCHED_JAX = 99
+LONG = 300 * "x"
+
+GOOD = {
+    "x_train": np.arange(12.0).reshape(6, 2), "y_train": np.arange(6) % 2,
+    "x_test": np.ones((2, 2)), "y_test": np.array([0, 1]),
+}  # fmt: skip
+NPZ = {  # what is wrong with a data set -> its arrays
+    "nothing": GOOD,
+    "incomplete": {name: GOOD[name] for name in ("x_train", "y_train")},
+    "nan": GOOD | {"x_train": np.full((6, 2), np.nan)},
+    "infinite": GOOD | {"x_test": np.full((2, 2), -np.inf)},
+    "pickled": GOOD | {"x_train": np.full((6, 2), None)},
+    "empty": GOOD | {"x_test": np.ones((0, 2)), "y_test": np.arange(0)},
+    "lengths": GOOD | {"y_train": np.arange(5) % 2},
+    "shapes": GOOD | {"x_test": np.ones((2, 3))},
+    "flat": GOOD | {"x_train": np.ones(6)},
+    "gap": GOOD | {"y_train": np.arange(6) % 2 * 2},
+    "one_class": GOOD | {"y_train": np.zeros(6, int)},
+    "float_labels": GOOD | {"y_train": np.ones(6)},
+    "stranger": GOOD | {"y_test": np.array([0, 7])},
+}
+
+
+class World:
+    """A folder to start programs in, files to name to them in ../given, and a jax that must not be touched."""
+
+    def __init__(self, root):
+        self.root, self.here = root, root / "here"
+        (root / "jax").mkdir()
+        (root / "jax" / "__init__.py").write_text(f"import os; os._exit({TOUCHED_JAX})")
+        self.here.mkdir()
+        given = root / "given"
+        for folder in ("folder.npz", "broken", "foreign", "mnist/3.0.1"):
+            (given / folder).mkdir(parents=True)
+        for name, arrays in NPZ.items():
+            np.savez(given / f"{name}.npz", **arrays)
+        (given / "truncated.npz").write_bytes((given / "nothing.npz").read_bytes()[:200])
+        (given / "file").touch()
+        (given / "file.npz").write_text("x_train")
+        (given / "broken" / "config.json").write_text("{")
+        (given / "foreign" / "config.json").write_text("{}")
+        (given / "binary.flags").write_bytes(b"\xff\xfe\x00")
+        (given / "wrong.flags").write_text("--method=sett\n")
+        (given / "nested.flags").write_text("--flagfile=gone.flags\n")
+        (given / "dashless.flags").write_text("sparsity=0.5\n")
+
+    def python(self, *arguments, **options):
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = os.pathsep.join([str(self.root), str(REPOSITORY)])
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=self.here, env=environment | {"PYTHONPATH": path},
+            capture_output=True, text=True, timeout=30, **options,
+        )  # fmt: skip
+
+    def train(self, line):
+        return self.python(REPOSITORY / "launch" / "train.py", *shlex.split(line))
+
+    def refusal(self, line):
+        """The message, after the proof that it is one line and all that happened."""
+        before = self.files()
+        result = self.train(line)
+        assert (result.returncode, result.stdout, self.files()) == (2, "", before), result.stderr[-1000:]
+        assert re.fullmatch(r"train\.py: .+\n", result.stderr), result.stderr
+        return result.stderr
+
+    def files(self):
+        return {path: path.read_bytes() if path.is_file() else None for path in self.root.rglob("*")}
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+REFUSED = {
+    # names: the known ones and the nearest
+    "--activation=relo": ["'relo'", "'relu'", "softplus"],
+    "--activation=relu:tanhh": ["'tanhh'", "'tanh'"],
+    "--method=set,rigle": ["'rigle'", "'rigl'", "static"],
+    "--dataset=mnits": ["'mnits'", "'mnist'", "digits", ".npz"],
+    "--model=mpl": ["'mpl'", "'mlp'"],
+    "--optimizer=sdg": ["'sdg'", "'sgd'", "adamw"],
+    "--allocation=ekr": ["'ekr'", "'erk'", "uniform"],
+    # levels of sparsity
+    "--sparsity=1": ["--sparsity", "[0, 1)"],
+    "--sparsity=0.9,1.5": ["--sparsity", "1.5", "[0, 1)"],
+    "--sparsity=-0.1": ["--sparsity", "-0.1", "[0, 1)"],
+    "--epsilon=0": ["--epsilon", "(0, ∞)"],
+    "--sparsity=0.9 --epsilon=5": ["--sparsity", "--epsilon", "one of them"],
+    "--sparsity=0.9999999": ["0.9999999", "dense_0", "maximum"],
+    "--sparsity=0.5,0.99999": ["0.99999", "output", "maximum"],
+    "--sparsity=0.9999 --allocation=uniform": ["output", "maximum"],
+    "--epsilon=5 --allocation=uniform": ["--epsilon", "uniform", "--sparsity"],
+    "--epsilon=1e-9": ["1e-09", "output", "least"],
+    # nan, infinity and what becomes infinite
+    "--sparsity=nan": ["--sparsity", "nan"],
+    "--learning_rate=0.1,inf": ["--learning_rate", "inf"],
+    "--weight_decay=1e999": ["--weight_decay", "1e999"],
+    "--checkpoint_seconds=nan": ["--checkpoint_seconds", "nan"],
+    "--interval=nanepoch": ["--interval", "nan"],
+    "--interval=1e308epoch": ["--interval"],
+    # layers
+    "--activation=relu:tanh:elu": ["--activation=relu:tanh:elu", "3", "--hidden_sizes=300,100", "2"],
+    "--activation=relu:tanh --hidden_sizes=300,100;300": ["--activation=relu:tanh", "--hidden_sizes=300 has 1"],
+    "--activation=relu:": ["--activation", "''", "relu"],
+    "--hidden_sizes=": ["--hidden_sizes"],
+    "--hidden_sizes=300,": ["--hidden_sizes"],
+    "--hidden_sizes=300,100;": ["--hidden_sizes"],
+    "--hidden_sizes=0": ["--hidden_sizes", "[1, ∞)"],
+    "--hidden_sizes=300,-5": ["--hidden_sizes", "-5", "[1, ∞)"],
+    "--hidden_sizes=300:100": ["--hidden_sizes", "300:100"],
+    "--dense_layers=nothing": ["--dense_layers", "dense_0, dense_1, output"],
+    "--dense_layers=.": ["--dense_layers", "--method=dense"],
+    "--dense_layers=[": ["--dense_layers", "regular expression"],
+    # time
+    "--interval=0": ["--interval", "[1, ∞)"],
+    "--interval=0epoch": ["--interval", "(0, ∞)"],
+    "--interval=1.5": ["--interval", "steps", "0.5epoch"],
+    "--interval=soon": ["--interval", "'soon'", "0.5epoch"],
+    "--interval=100000": ["--interval=100000", "200 steps"],
+    "--interval=10,21epoch": ["--interval=21epoch", "200 steps"],
+    "--interval=100 --stop_fraction=0.5": ["--interval=100", "200 steps", "stop at step 100", "--interval=99"],
+    "--epochs=0": ["--epochs", "[1, ∞)"],
+    "--epochs=1e3": ["--epochs", "'1e3'", "integer"],
+    "--num_seeds=0": ["--num_seeds", "[1, 65536]"],
+    "--first_seed=4294967295 --num_seeds=2": ["--first_seed=4294967295", "2 seeds", "32 bits"],
+    "--lr_schedule=step --lr_decay_at=0.5:0.5": ["--lr_decay_at"],
+    "--lr_schedule=step --lr_decay_at=0.75:0.5": ["--lr_decay_at"],
+    # sizes
+    "--batch_size=0": ["--batch_size", "[1, ∞)"],
+    "--batch_size=32,1295": ["--batch_size=1295", "1294 training examples"],
+    "--train_size=100 --validation_fraction=0.5 --batch_size=51": ["--batch_size=51", "50 training examples"],
+    "--validation_fraction=1": ["--validation_fraction", "[0, 1)"],
+    "--validation_fraction=0.9999": ["validation_fraction", "0.9999", "1,438"],
+    "--train_size=1439": ["train_size", "1439", "1,438"],
+    "--test_size=360": ["test_size", "360", "359"],
+    # what nothing in the grid uses
+    "--method=dense --sparsity=0.5": ["--sparsity", "--method=dense"],
+    "--method=dense,static --drop_fraction=0.1": ["--drop_fraction", "--method=dense, static"],
+    "--optimizer=sgd --momentum=0.5": ["--momentum", "--optimizer=sgd"],
+    "--lr_decay_factor=0.5": ["--lr_decay_factor", "--lr_schedule=cosine"],
+    "--activation=relu,relu:tanh --all_relu_alpha=0.5": ["--all_relu_alpha", "--activation=relu, relu:tanh"],
+    "--exact_seeds --layout=vmap": ["--exact_seeds", "--layout=map"],
+    # lists
+    "--num_seeds=1,2": ["--num_seeds", "one value"],
+    "--layout=map,vmap": ["--layout", "one value"],
+    "--resume=true,false": ["--resume", "one value"],
+    "--method=set,set": ["--method", "twice"],
+    "--sparsity=0.5,0.50": ["--sparsity", "twice"],
+    "--hidden_sizes=30,10;30,10": ["--hidden_sizes", "twice"],
+    "--method set rigl": ["'rigl'", "--name=value"],
+    # the command line itself
+    "--sparsty=0.5": ["'sparsty'", "sparsity"],
+    "--nosparsity": ["'nosparsity'"],
+    "--sparsity": ["--sparsity", "Missing value"],
+    "0.5": ["'0.5'", "--name=value"],
+    "--resume=maybe": ["--resume", "'maybe'"],
+    "--noresume=maybe": ["resume", "maybe"],
+    "--flagfile": ["--flagfile"],
+    "--flagfile=": ["flagfile"],
+    "--flagfile=gone.flags": ["flagfile", "'gone.flags'", "No such file"],
+    "--flagfile=../given": ["flagfile", "'../given'", "directory"],
+    "--flagfile=../given/nested.flags": ["flagfile", "'gone.flags'"],
+    "--flagfile=../given/wrong.flags": ["--method", "'sett'", "'set'"],
+    "--flagfile=../given/dashless.flags": ["'sparsity=0.5'", "--name=value"],
+    "--flagfile=../given/binary.flags": ["flagfile", "binary.flags"],
+    # folders
+    "--workdir=": ["--workdir"],
+    "--workdir=../given/file": ["workdir", "given/file"],
+    "--workdir=../given/file/below": ["workdir", "given/file/below"],
+    "--workdir=~nosuchuser/results": ["workdir", "~nosuchuser"],
+    f"--workdir={LONG}": ["workdir", LONG],
+    "--workdir=../given/broken": ["broken/config.json", "another --workdir"],
+    "--workdir=../given/foreign": ["foreign/config.json", "another --workdir"],
+    "--data_dir=": ["--data_dir"],
+    "--data_dir=~nosuchuser/data": ["data_dir", "~nosuchuser"],
+    "--dataset=mnist": ["mnist", "tensorflow_datasets/mnist", "tfds build mnist", "--data_dir="],
+    "--dataset=mnist --data_dir=nowhere": ["nowhere/mnist", "tfds build mnist --data_dir=nowhere"],
+    "--dataset=mnist --data_dir=../given": ["given/mnist/3.0.1", "tfds build mnist"],
+    f"--dataset=mnist --data_dir={LONG}": ["--data_dir", LONG],
+    "--dataset=madelon --data_dir=nowhere": ["nowhere/madelon.npz", "numpy.savez", "x_train"],
+    # data sets
+    "--dataset=digits,gone.npz": ["gone.npz", "numpy.savez", "x_train"],
+    f"--dataset={LONG}.npz": [LONG],
+    "--dataset=~nosuchuser/a.npz": ["~nosuchuser"],
+    "--dataset=../given/folder.npz": ["folder.npz"],
+    "--dataset=../given/file.npz": ["file.npz", "npz"],
+    "--dataset=../given/truncated.npz": ["truncated.npz", "npz"],
+    "--dataset=../given/pickled.npz": ["pickled.npz"],
+    "--dataset=../given/incomplete.npz": ["incomplete.npz", "lacks x_test, y_test"],
+    "--dataset=../given/nan.npz": ["nan.npz", "x_train", "NaN"],
+    "--dataset=../given/infinite.npz": ["infinite.npz", "x_test", "infinity"],
+    "--dataset=../given/empty.npz": ["empty.npz", "x_test", "empty"],
+    "--dataset=../given/lengths.npz": ["lengths.npz", "6", "5"],
+    "--dataset=../given/shapes.npz": ["shapes.npz", "(2,)", "(3,)"],
+    "--dataset=../given/flat.npz": ["flat.npz", "x_train"],
+    "--dataset=../given/gap.npz": ["gap.npz", "[0, 2]", "gap"],
+    "--dataset=../given/one_class.npz": ["one_class.npz", "y_train"],
+    "--dataset=../given/float_labels.npz": ["float_labels.npz", "y_train", "integers"],
+    "--dataset=../given/stranger.npz": ["stranger.npz", "y_test", "7"],
+    "--dataset=../given/nothing.npz": ["--batch_size=128", "5 training examples"],
+}
+
+
+@pytest.mark.parametrize("line", REFUSED, ids=lambda line: line.replace(LONG, "LONG"))
+def test_refused_in_one_line_that_says_why(world, line):
+    message = world.refusal(line)
+    assert [word for word in REFUSED[line] if word not in message] == [], message
+
+
+# --- the proof can fail ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["", "--dataset=../given/nothing.npz --batch_size=5", "--epsilon=1e300"])
+def test_good_input_goes_on_to_jax_and_has_written(world, line):
+    assert world.train(line).returncode == TOUCHED_JAX
+    assert list(world.here.glob("results/*/config.json"))
+
+
+# --- every setting ---------------------------------------------------------------------------------
+
+READ = """
+import json, sys
+from absl.testing import flagsaver
+from sparse_jax import config, errors, flags
+
+flags.define(config.RunConfig, config.StudyConfig)
+
+def refusal(argument):
+    with flagsaver.flagsaver():
+        try:
+            flags.read_grid(["train.py", argument])
+        except errors.UserError as error:
+            return str(error)
+
+print(json.dumps({argument: refusal(argument) for argument in json.load(sys.stdin)}))
+"""
+
+
+def outside(bounds):
+    low, high = (float(end) for end in bounds[1:-1].split(","))
+    below = low if bounds[0] == "(" else low - 1
+    above = high if bounds[-1] == ")" else high + 1
+    return [f"{end:g}" if end % 1 or math.isinf(end) else str(int(end)) for end in (below, above)]
+
+
+def wrong_values(field):
+    """Texts that the flag of a setting must refuse, each with a word of the reason."""
+    kind, known = field.metadata["kind"], field.metadata.get("choices", ())
+    yield from ((name + "x", repr(name)) for name in known[:1])  # the nearest
+    yield from (("no such name", name) for name in known)
+    if "bounds" in field.metadata:
+        reason = "outside" if kind == "float" else ""
+        yield from ((text, reason) for text in ("nan", *outside(field.metadata["bounds"])))
+        yield "one", "'one'"
+    if kind != "text":
+        yield from [("", "''"), (" ", "''")]
+    if kind != "text" and not field.metadata.get("grid"):
+        yield "auto,auto", "one value"
+    if field.metadata.get("auto"):
+        yield from [("Auto", ""), ("auto:auto", "")]
+
+
+SETTINGS = settings(RunConfig) | settings(StudyConfig)
+
+
+def test_every_setting_refuses_what_it_cannot_mean(world):
+    cases = [(f"--{name}={text}", name, word) for name, field in SETTINGS.items() for text, word in wrong_values(field)]
+    refusals = json.loads(world.python("-c", READ, input=json.dumps([case for case, *_ in cases])).stdout)
+    assert len(refusals) > 4 * len(SETTINGS)
+    for case, name, word in cases:
+        message = refusals[case]
+        assert message is not None, f"{case} is accepted"
+        assert message.startswith(f"--{name}: "), case
+        assert word in message, case
+
+
+# --- the remedy works ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erdos_renyi", "erk"])
+@pytest.mark.parametrize("hidden", ["300,100", "5", "1000,10,1000"])
+def test_the_largest_sparsity_named_is_accepted(world, allocation, hidden):
+    network = f"--hidden_sizes={hidden} --allocation={allocation}"
+    maximum = re.search(r"the maximum is (\S+)", world.refusal(f"{network} --sparsity=0.999999"))[1]
+    assert world.train(f"{network} --sparsity={maximum} --dry_run").returncode == 0
+
+
+@pytest.mark.parametrize("allocation", ["erdos_renyi", "erk"])
+def test_the_least_epsilon_named_is_accepted(world, allocation):
+    least = re.search(r"the least is (\S+)", world.refusal(f"--allocation={allocation} --epsilon=1e-6"))[1]
+    assert world.train(f"--allocation={allocation} --epsilon={least} --dry_run").returncode == 0
+    assert world.refusal(f"--allocation={allocation} --epsilon={0.99 * float(least)}")
+
+
+# --- a workdir in use ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--noresume", ["already holds a study", "another --workdir", "--noresume"]),
+        ("--sparsity=0.8", ["--sparsity=not set", "0.8", "another --workdir"]),
+        ("--batch_size=64,128", ["--batch_size=128", "64, 128"]),
+        ("--hidden_sizes=300", ["--hidden_sizes=300,100", "300"]),
+        ("--num_seeds=2", ["--num_seeds=1", "2"]),
+    ],
+)
+def test_a_used_workdir_keeps_its_study(world, flag, words):
+    assert world.train("--workdir=study").returncode == TOUCHED_JAX
+    message = world.refusal(f"--workdir=study {flag}")
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_a_used_workdir_continues_with_settings_that_affect_no_result(world):
+    assert world.train("--workdir=study --noresume").returncode == TOUCHED_JAX
+    assert world.train("--workdir=study --checkpoint_seconds=1 --cpu_devices=1").returncode == TOUCHED_JAX

@@ -1,0 +1,162 @@
+"""The settings: complete, consistent with the families they name, and told by --help."""
+
+import dataclasses
+import math
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sparse_jax import config
+from sparse_jax.activations.by_layer import ACTIVATIONS
+from sparse_jax.config import AUTO, RECIPES, USES, RunConfig, StudyConfig, settings
+from sparse_jax.data.catalog import DATASETS
+from sparse_jax.data.normalization import NORMALIZATIONS
+from sparse_jax.flags import within
+from sparse_jax.models.registry import MODELS
+from sparse_jax.models.shapes import KERNELS
+from sparse_jax.topology.allocation import ALLOCATIONS
+from sparse_jax.topology.evolution import METHODS
+from sparse_jax.topology.schedules import DROP_SCHEDULES
+from sparse_jax.training.optimizers import LR_SCHEDULES, OPTIMIZERS, make_optimizer
+
+SETTINGS = settings(RunConfig) | settings(StudyConfig)
+RULES = {name: method(jnp.ones_like) for name, method in METHODS.items()}
+CONDITIONAL = {setting for by_name in USES.values() for used in by_name.values() for setting in used}
+KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval"}
+BOUNDED = {"int", "float", "sizes", "fractions"}
+
+every_setting = pytest.mark.parametrize("name", SETTINGS)
+
+
+def values(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+# --- the families ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "family"),
+    [
+        ("DATASETS", DATASETS), ("NORMALIZATIONS", NORMALIZATIONS), ("MODELS", MODELS), ("MODELS", KERNELS),
+        ("ACTIVATIONS", ACTIVATIONS), ("METHODS", METHODS), ("ALLOCATIONS", ALLOCATIONS),
+        ("DROP_SCHEDULES", DROP_SCHEDULES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
+        ("OPTIMIZERS", config.OPTIMIZER_SLOTS), ("OPTIMIZERS", config.LEARNING_RATES),
+        ("METHODS", USES["method"]), ("OPTIMIZERS", USES["optimizer"]),
+        ("LR_SCHEDULES", USES["lr_schedule"]), ("ACTIVATIONS", USES["activation"]),
+    ],
+)  # fmt: skip
+def test_the_names_are_those_of_the_family(names, family):
+    assert sorted(getattr(config, names)) == sorted(family)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_uses_the_settings_that_its_rule_needs(name):
+    used, evolving = set(USES["method"][name]), set(config.Recipe._fields)
+    assert ("sparsity" in used) == RULES[name].masked
+    assert (used >= evolving) == (RULES[name].update != "never") == (name in RECIPES)
+    assert used & evolving in (set(), evolving)
+
+
+def test_conditional_settings_are_settings_and_no_others_can_be_none():
+    optional = {name for name, field in settings(RunConfig).items() if type(None) in typing.get_args(field.type)}
+    assert optional == CONDITIONAL
+    assert set(USES) <= set(settings(RunConfig))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(name):
+    for setting, value in RECIPES[name]._asdict().items():
+        metadata = SETTINGS[setting].metadata
+        assert metadata["auto"]
+        assert "choices" not in metadata or value in metadata["choices"]
+        assert "bounds" not in metadata or within(value, metadata["bounds"])
+        assert setting != "interval" or re.fullmatch(r"[1-9]\d*(epoch)?", value)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_has_as_many_slots_and_needs_the_rate_that_the_table_says(name):
+    params = {"dense_0": {"kernel": jnp.zeros((3, 2))}}
+    tx = make_optimizer(RunConfig(optimizer=name), jnp.float32(config.LEARNING_RATES[name]), jnp.float32(0), 10)
+    slots = [leaf for leaf in jax.tree.leaves(tx.init(params)) if leaf.shape == (3, 2)]
+    assert len(slots) == config.OPTIMIZER_SLOTS[name]
+    assert within(config.LEARNING_RATES[name], SETTINGS["learning_rate"].metadata["bounds"])
+
+
+# --- the settings ----------------------------------------------------------------------------------
+
+
+def test_every_field_but_the_seed_is_a_setting_of_one_class():
+    fields = [field.name for cls in (RunConfig, StudyConfig) for field in dataclasses.fields(cls)]
+    assert sorted(fields) == sorted(["seed", *SETTINGS])
+
+
+def test_only_the_axes_of_a_grid_can_be_dynamic():
+    assert set(config.DYNAMIC) - {"seed"} <= {name for name in SETTINGS if SETTINGS[name].metadata.get("grid")}
+
+
+@every_setting
+def test_a_setting_says_what_it_is(name):
+    metadata = SETTINGS[name].metadata
+    assert re.fullmatch(r"[A-Z].+\.", metadata["help"])
+    assert re.fullmatch(r"\d \w+", metadata["section"])
+    assert metadata["kind"] in KINDS
+    assert ("choices" in metadata) == (metadata["kind"] in ("name", "names"))
+    assert ("bounds" in metadata) == (metadata["kind"] in BOUNDED)
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if "bounds" in SETTINGS[name].metadata])
+def test_bounds_are_an_interval_that_excludes_nan_and_infinity(name):
+    bounds = SETTINGS[name].metadata["bounds"]
+    low, high = map(float, re.fullmatch(r"[\[(](\S+), (\S+)[\])]", bounds).groups())
+    assert low < high
+    assert (within(low, bounds), within(high, bounds)) == (bounds[0] == "[", bounds[-1] == "]")
+    assert not any(within(value, bounds) for value in (math.nan, math.inf, -math.inf))
+
+
+@every_setting
+def test_the_default_is_a_value_that_the_flag_would_take(name):
+    field = SETTINGS[name]
+    if field.default == AUTO:
+        assert field.metadata.get("auto") or name == "workdir"
+    elif field.default is not None:
+        for value in values(field.default):
+            assert "choices" not in field.metadata or value in field.metadata["choices"]
+            assert "bounds" not in field.metadata or within(value, field.metadata["bounds"])
+    else:
+        assert name in CONDITIONAL
+
+
+# --- help ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["--help", "-h", "--helpfull"])
+def help_text(request):
+    program = Path(__file__).parents[1] / "launch" / "train.py"
+    result = subprocess.run(
+        [sys.executable, program, request.param, "--sparsity=7"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_help_tells_every_setting_with_its_help_and_its_names(help_text):
+    told = " ".join(help_text.split())
+    for name, field in SETTINGS.items():
+        flag = f"--[no]{name}:" if field.metadata["kind"] == "bool" else f"--{name}:"
+        assert flag in told
+        assert f"{flag} {field.metadata['help']}" in told
+    for known in (metadata["choices"] for metadata in (f.metadata for f in SETTINGS.values()) if "choices" in metadata):
+        assert f"One of: {', '.join(known)}." in told
+
+
+def test_help_begins_with_examples_that_work(help_text):
+    examples = re.findall(r"^  python launch/train\.py (.*)$", help_text, re.MULTILINE)
+    assert examples
+    assert {flag for example in examples for flag in re.findall(r"--(\w+)", example)} <= {*SETTINGS, "flagfile"}
