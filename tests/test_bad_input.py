@@ -273,7 +273,7 @@ def wrong_values(field):
         yield "one", "'one'"
     if kind != "text":
         yield from [("", "''"), (" ", "''")]
-    if kind != "text" and not field.metadata.get("grid"):
+    if kind not in ("text", "path") and not field.metadata.get("grid"):
         yield "auto,auto", "one value"
     if field.metadata.get("auto"):
         yield from [("Auto", ""), ("auto:auto", "")]

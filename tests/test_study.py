@@ -84,7 +84,7 @@ def test_the_table_names_failures_and_the_results(study):
     ended, _ = study
     assert "2 diverged" in ended.stdout
     assert ended.stdout.rstrip().endswith("w/results.csv")
-    assert "rigl: no update of every 100 steps" in ended.stderr
+    assert "rigl updates every 100 steps, but training has 132 steps" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
