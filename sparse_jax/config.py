@@ -18,10 +18,14 @@ ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "softsign", "softplus",
     "srelu", "all_relu", "prelu", "linear",
 )
-METHODS = ("dense", "static", "set", "set_magnitude", "rigl")
+METHODS = (
+    "dense", "static", "set", "set_magnitude", "accset", "accset_level", "rigl", "itop_random", "itop_gradient",
+    "itop_unexplored", "gmp", "granet",
+)  # fmt: skip
 ALLOCATIONS = ("uniform", "erdos_renyi", "erk")
 DROP_SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
+DENSITY_SCHEDULES = ("cubic", "linear")
 LR_SCHEDULES = ("constant", "cosine", "step")
 LAYOUTS = ("map", "vmap")
 
@@ -32,22 +36,33 @@ class Recipe(NamedTuple):
     """What `auto` means for a method: the values of its paper (or of its reference code)."""
 
     interval: str
-    drop_fraction: float
-    drop_schedule: str
     stop_fraction: float
+    drop_fraction: float | None = None
+    drop_schedule: str | None = None
+    initial_sparsity: float | None = None
+    density_schedule: str | None = None
 
 
 RECIPES = {
-    "set": Recipe("1epoch", 0.3, "constant", 1.0),  # Mocanu et al. 2018
-    "set_magnitude": Recipe("1epoch", 0.3, "constant", 1.0),
-    "rigl": Recipe("100", 0.3, "cosine", 0.75),  # Evci et al. 2020
+    "set": Recipe("1epoch", 1.0, 0.3, "constant"),  # Mocanu et al. 2018
+    "set_magnitude": Recipe("1epoch", 1.0, 0.3, "constant"),
+    "accset": Recipe("1epoch", 1.0, 0.3, "constant"),
+    "accset_level": Recipe("1epoch", 1.0, 0.3, "constant"),
+    "rigl": Recipe("100", 0.75, 0.3, "cosine"),  # Evci et al. 2020
+    "itop_random": Recipe("1500", 1.0, 0.5, "cosine"),  # Liu et al. 2021, CIFAR-10
+    "itop_gradient": Recipe("1500", 1.0, 0.5, "cosine"),
+    "itop_unexplored": Recipe("1500", 1.0, 0.5, "cosine"),
+    "gmp": Recipe("100", 0.75, initial_sparsity=0.0, density_schedule="cubic"),  # Zhu and Gupta 2017
+    "granet": Recipe("100", 0.75, 0.5, "cosine", 0.5, "cubic"),  # Liu et al. 2021; the interval is ours
 }
 
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
 LEARNING_RATES = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "adam": 1e-3, "adamw": 1e-3}
 
 _SPARSE = ("sparsity", "epsilon", "allocation", "dense_layers")
+_PRUNING = (*_SPARSE, "interval", "stop_fraction", "initial_sparsity", "density_schedule")
 _EVOLVING = (*_SPARSE, "drop_fraction", "drop_schedule", "interval", "stop_fraction")
+_SHRINKING = (*_EVOLVING, "shrink_rate", "least_share")
 
 # Settings that only some values of another setting use: {setting: {value: settings it uses}}.
 USES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -56,7 +71,14 @@ USES: dict[str, dict[str, tuple[str, ...]]] = {
         "static": _SPARSE,
         "set": _EVOLVING,
         "set_magnitude": _EVOLVING,
+        "accset": _SHRINKING,
+        "accset_level": _SHRINKING,
         "rigl": _EVOLVING,
+        "itop_random": _EVOLVING,
+        "itop_gradient": _EVOLVING,
+        "itop_unexplored": _EVOLVING,
+        "gmp": _PRUNING,
+        "granet": (*_EVOLVING, "initial_sparsity", "density_schedule"),
     },
     "optimizer": {"sgd": (), "momentum": ("momentum",), "nesterov": ("momentum",), "adam": (), "adamw": ()},
     "lr_schedule": {"constant": (), "cosine": (), "step": ("lr_decay_at", "lr_decay_factor")},
@@ -158,6 +180,23 @@ class RunConfig:
     stop_fraction: float | None = setting(
         AUTO, "float", "3 topology", "Share of training after which updates stop; auto: the method's paper.",
         bounds="(0, 1]", grid=True, auto=True,
+    )
+    initial_sparsity: float | None = setting(
+        AUTO, "float", "3 topology", "Sparsity at the start of gmp and granet; auto: the method's paper.",
+        bounds="[0, 1)", grid=True, auto=True, dynamic=True,
+    )
+    density_schedule: str | None = setting(
+        AUTO, "name", "3 topology", "Course of gmp and granet from the initial sparsity to --sparsity.",
+        choices=DENSITY_SCHEDULES, grid=True, auto=True,
+    )
+    shrink_rate: float | None = setting(
+        1.0, "float", "3 topology",
+        "Connections that accset does not regrow, as a share of all, per unit of accuracy (zeta_acc).",
+        bounds="[0, 1e30)", grid=True, dynamic=True,
+    )
+    least_share: float | None = setting(
+        0.1, "float", "3 topology", "Share of its first connections that every layer keeps under accset.",
+        bounds="(0, 1]", grid=True, dynamic=True,
     )
 
     optimizer: str = setting(

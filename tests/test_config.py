@@ -21,12 +21,12 @@ from sparse_jax.flags import within
 from sparse_jax.models.registry import MODELS
 from sparse_jax.models.shapes import KERNELS
 from sparse_jax.topology.allocation import ALLOCATIONS
-from sparse_jax.topology.evolution import METHODS
+from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.schedules import DROP_SCHEDULES
 from sparse_jax.training.optimizers import LR_SCHEDULES, OPTIMIZERS, make_optimizer
 
 SETTINGS = settings(RunConfig) | settings(StudyConfig)
-RULES = {name: method(jnp.ones_like) for name, method in METHODS.items()}
+RULES = {name: method(Settings(jnp.ones_like, jnp.ones_like, jnp.float32(1))) for name, method in METHODS.items()}
 CONDITIONAL = {setting for by_name in USES.values() for used in by_name.values() for setting in used}
 KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval"}
 BOUNDED = {"int", "float", "sizes", "fractions"}
@@ -58,10 +58,14 @@ def test_the_names_are_those_of_the_family(names, family):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_uses_the_settings_that_its_rule_needs(name):
-    used, evolving = set(USES["method"][name]), set(config.Recipe._fields)
-    assert ("sparsity" in used) == RULES[name].masked
-    assert (used >= evolving) == (RULES[name].update != "never") == (name in RECIPES)
-    assert used & evolving in (set(), evolving)
+    used, rule = set(USES["method"][name]), RULES[name]
+    assert ("sparsity" in used) == rule.masked
+    assert ("interval" in used) == (rule.update != "never") == (name in RECIPES)
+    assert ("density_schedule" in used) == (rule.count == "schedule")
+    assert ("shrink_rate" in used) == (rule.count == "accuracy")
+    if name in RECIPES:
+        told = {field for field, value in RECIPES[name]._asdict().items() if value is not None}
+        assert used & set(config.Recipe._fields) == told
 
 
 def test_conditional_settings_are_settings_and_no_others_can_be_none():
@@ -73,6 +77,8 @@ def test_conditional_settings_are_settings_and_no_others_can_be_none():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(name):
     for setting, value in RECIPES[name]._asdict().items():
+        if value is None:
+            continue
         metadata = SETTINGS[setting].metadata
         assert metadata["auto"]
         assert "choices" not in metadata or value in metadata["choices"]

@@ -8,17 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sparse_jax.topology.evolution import METHODS, drop_and_grow, evolve
+from sparse_jax.topology.evolution import Topology, drop_and_grow, evolve, start_topology, target_counts
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.masks import apply_masks, mask_tree, select
-from sparse_jax.topology.schedules import DROP_SCHEDULES
+from sparse_jax.topology.methods import METHODS, Settings
+from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES, cubic
 from tests import oracle
 
 SHAPES = {"a/kernel": (9, 8), "b/kernel": (8, 5)}
-EVOLVING = [name for name in METHODS if METHODS[name](jnp.ones_like).update != "never"]
+EVOLVING = ("set", "set_magnitude", "rigl", "itop_random", "itop_gradient")
+
+
+def make_rule(method, fraction):
+    return METHODS[method](Settings(lambda progress: fraction, cubic, jnp.float32(1)))
+
 
 evolve_jit = jax.jit(
-    lambda method, fraction, *args: evolve(METHODS[method](lambda progress: fraction), *args),
+    lambda method, fraction, key, progress, counts, masks, *rest: evolve(
+        make_rule(method, fraction), key, progress, counts, start_topology(masks), *rest
+    ),
     static_argnames="method",
 )
 
@@ -56,11 +64,11 @@ def test_an_update_equals_the_oracle(seed, density, zeros, fraction, method):
         before, weight = np.asarray(masks[name]), np.asarray(weights[name])
         survivors = oracle.drop(before, weight, fraction, per_sign=method == "set")
         np.testing.assert_array_equal(info.survivors[name], survivors)
-        if method == "rigl":
+        if method in ("rigl", "itop_gradient"):
             gradient = np.abs(np.asarray(gradients[name]))
-            np.testing.assert_array_equal(new[name], oracle.grow(survivors, gradient, int(counts[name])))
-        assert new[name].sum() == counts[name] == before.sum()
-        assert not (info.survivors[name] & ~new[name]).any()
+            np.testing.assert_array_equal(new.masks[name], oracle.grow(survivors, gradient, int(counts[name])))
+        assert new.masks[name].sum() == counts[name] == before.sum()
+        assert not (info.survivors[name] & ~new.masks[name]).any()
         moved += before.sum() - survivors.sum()
     assert info.moved == moved
 
@@ -80,7 +88,7 @@ def test_a_dense_layer_moves_nothing():
         args = jax.random.key(0), jnp.float32(0), counts, masks, weights, gradients
         new, info = evolve_jit(method, jnp.float32(0.9), *args)
         assert info.moved == 0
-        assert all(new[name].all() and info.survivors[name].all() for name in SHAPES)
+        assert all(new.masks[name].all() and info.survivors[name].all() for name in SHAPES)
 
 
 def test_first_masks_are_uniform():
@@ -100,13 +108,14 @@ def test_growth_is_uniform_over_everything_but_the_survivors(method):
     counts, masks, weights, _ = make_layers(3, 0.3, 0.0)
 
     def update(key):
-        return evolve(METHODS[method](lambda p: jnp.float32(0.3)), key, jnp.float32(0), counts, masks, weights, None)
+        rule = make_rule(method, jnp.float32(0.3))
+        return evolve(rule, key, jnp.float32(0), counts, start_topology(masks), weights, None)
 
     new, info = jax.jit(jax.vmap(update))(jax.random.split(jax.random.key(2), 4000))
     for name in SHAPES:
         survivors = np.asarray(info.survivors[name][0])
         assert (np.asarray(info.survivors[name]) == survivors).all()
-        grown = np.asarray(new[name].sum(0), float)[~survivors]
+        grown = np.asarray(new.masks[name].sum(0), float)[~survivors]
         share = (counts[name] - survivors.sum()) / grown.size
         statistic = ((grown - grown.mean()) ** 2).sum() / grown.mean() / (1 - float(share))
         assert 1e-4 < stats.chi2.sf(statistic, grown.size - 1) < 1 - 1e-4
@@ -118,14 +127,54 @@ def test_layers_of_one_shape_do_not_share_their_draws():
     assert (masks["a/kernel"] != masks["b/kernel"]).any()
 
 
-@pytest.mark.parametrize("name", DROP_SCHEDULES)
+SCHEDULES = DROP_SCHEDULES | DENSITY_SCHEDULES
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_fall_from_one_within_bounds(name):
-    factor = DROP_SCHEDULES[name](jnp.linspace(0, 1, 101))
+    factor = SCHEDULES[name](jnp.linspace(0, 1, 101))
     assert factor[0] == 1
     assert (jnp.diff(factor) <= 1e-6).all()
     assert (factor >= -1e-6).all()
     if name != "constant":
-        np.testing.assert_allclose(factor[jnp.array([50, 100])], [0.5, 0], atol=1e-6)
+        middle = 1 / 8 if name == "cubic" else 1 / 2
+        np.testing.assert_allclose(factor[jnp.array([50, 100])], [middle, 0], atol=1e-6)
+
+
+def counts_after(method, course, accuracy, best, start, final, present):
+    mask = jnp.arange(1000) < present
+    topology = Topology({"layer": mask}, {"layer": mask}, jnp.float32(best))
+    rule = make_rule(method, jnp.float32(0.3))
+    arguments = (jnp.float32(course), jnp.float32(accuracy), {"layer": jnp.int32(start)}, {"layer": jnp.int32(final)})
+    return int(target_counts(rule, *arguments, topology)["layer"])
+
+
+def test_a_pruning_schedule_is_exact_at_its_ends_and_in_the_middle():
+    for method in ("gmp", "granet"):
+        counts = [counts_after(method, course, 0, -1, 900, 100, 500) for course in (0, 0.5, 1)]
+        assert counts == [900, 100 + 800 // 8, 100]
+
+
+def test_accset_shrinks_by_the_gain_in_accuracy_down_to_its_floor():
+    # n = 500, shrink rate 1: n − 500 (0.75 − 0.5) = 375; no gain without an earlier accuracy, or below it
+    assert counts_after("accset", 0, 0.75, 0.5, 900, 100, 500) == 375
+    assert counts_after("accset", 0, 0.75, -1, 900, 100, 500) == 500
+    assert counts_after("accset", 0, 0.25, 0.5, 900, 100, 500) == 500
+    assert counts_after("accset", 0, 0.75, 0.5, 900, 450, 500) == 450
+    assert counts_after("accset_level", 0, 0.75, -1, 900, 100, 500) == 125
+
+
+def test_the_unexplored_are_grown_first():
+    counts, masks, weights, _ = make_layers(5, 0.3, 0.0)
+    explored = {name: mask.at[:, :2].set(True) for name, mask in masks.items()}
+    rule = make_rule("itop_unexplored", jnp.float32(0.5))
+    topology = start_topology(masks)._replace(explored=explored)
+    new, info = evolve(rule, jax.random.key(0), jnp.float32(0), counts, topology, weights, None)
+    for name in SHAPES:
+        grown = new.masks[name] & ~info.survivors[name]
+        assert grown.sum() > 0
+        assert not (grown & explored[name]).any()
+        np.testing.assert_array_equal(new.explored[name], explored[name] | new.masks[name])
 
 
 def test_masks_apply_to_their_leaves_only():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -196,7 +197,28 @@ def test_an_interval_is_steps_or_epochs(text, steps):
 # --- a training too short for an update ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", [name for name in RECIPES if RECIPES[name].density_schedule])
+def test_pruning_that_would_never_reach_its_sparsity_is_refused(method):
+    with pytest.raises(UserError, match="--interval=7 is the longest"):
+        study_of(method=[method], epochs=[1])
+
+
+def test_pruning_starts_at_its_initial_sparsity_and_ends_at_its_own():
+    (run,) = study_of(method=["granet"], sparsity=[0.9], initial_sparsity=[0.25]).runs
+    assert (sum(run.start.values()), sum(run.final.values())) == (round(0.75 * 50200), 5020)
+    with pytest.raises(UserError, match=r"--initial_sparsity=0\.95 is above"):
+        study_of(method=["gmp"], sparsity=[0.9], initial_sparsity=[0.95])
+
+
+def test_accset_needs_a_validation_part_and_has_a_floor():
+    (run,) = study_of(method=["accset"], least_share=[0.25]).runs
+    assert run.start == run.allocation.counts
+    assert run.final == {name: math.ceil(count / 4) for name, count in run.start.items()}
+    with pytest.raises(UserError, match="--validation_fraction is 0"):
+        study_of(method=["accset"], validation_fraction=[0.0])
+
+
+@pytest.mark.parametrize("method", [name for name in RECIPES if not RECIPES[name].density_schedule])
 def test_an_auto_interval_longer_than_the_training_is_noticed(method):
     study = study_of(method=[method, "static"], epochs=[1], num_seeds=3, sparsity=[0.5, 0.9])
     assert len(study.runs) == 12

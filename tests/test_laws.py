@@ -15,6 +15,7 @@ from sparse_jax.models.mlp import MLP
 from sparse_jax.topology.masks import apply_masks, mask_tree, select
 from sparse_jax.training import optimizers
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
+from sparse_jax.training.timeline import last_update
 from sparse_jax.training.train import DROPOUT, ORDER, PARAMS, make_rule, make_train
 from tests import oracle
 from tests.tiny import INTERVAL, SIZES, make_config, make_data, make_hyper, make_tiny_problem
@@ -58,14 +59,14 @@ def intervals(config, hyper, count=3):
 
 def zero_outside(state, tx):
     """Assert that weights and optimiser slots are exactly 0 outside the masks; returns how many slots there are."""
-    for name, weight in select(state.params, state.masks).items():
-        assert (np.asarray(weight)[~np.asarray(state.masks[name])] == 0).all(), name
+    for name, weight in select(state.params, state.topology.masks).items():
+        assert (np.asarray(weight)[~np.asarray(state.topology.masks[name])] == 0).all(), name
     slots = []
     optax.tree.map_params(
         tx,
         lambda slot, mask: slots.append(bool((jnp.where(mask, 0, slot) == 0).all())),
         state.opt_state,
-        mask_tree(state.params, state.masks),
+        mask_tree(state.params, state.topology.masks),
     )
     assert all(slots)
     return len(slots)
@@ -75,21 +76,46 @@ def optimizer_of(config, hyper):
     return optimizers.make_optimizer(config, hyper.learning_rate, hyper.weight_decay, 40)
 
 
+def expected_counts(config, rule, hyper, before, step):
+    """The connections after the update at `step`, by the invariant that the rule declares."""
+    if rule.count == "constant":
+        return hyper.start
+    if rule.count == "schedule":
+        share = (1 - np.float32(step / last_update(config, make_tiny_problem(config)))) ** np.float32(3)
+        assert config.density_schedule == "cubic"
+        return {n: hyper.counts[n] + int(np.round((hyper.start[n] - hyper.counts[n]) * share)) for n in hyper.counts}
+    rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
+    accuracy = compiled(config).evaluate(before.params, before.model_state, make_data(), *rows).accuracy
+    gain = rule.gain(accuracy, before.topology.accuracy)
+    counts = {}
+    for name, mask in before.topology.masks.items():
+        n, weight = int(mask.sum()), select(before.params, [name])[name]
+        survivors = oracle.drop(np.asarray(mask), np.asarray(weight), 0.3, per_sign=True).sum()
+        counts[name] = max(n - int(np.round(np.float32(n) * gain)), int(hyper.counts[name]), survivors)
+    return counts
+
+
 @pytest.mark.parametrize(("method", "activation"), EVERY)
 def test_counts_masks_and_zeros(method, activation):
     config = make_config(method, activation)
-    rule = make_rule(config, jnp.float32(0.3))
+    rule = make_rule(config, jnp.float32(0.3), jnp.float32(0.5))
     for sparsity in (0.3, 0.6, 0.9):
         hyper = make_hyper(config, sparsity=sparsity)
         states = intervals(config, hyper)
-        for state in states:
-            assert rule.count == "layer"
-            assert {name: int(mask.sum()) for name, mask in state.masks.items()} == hyper.counts
+        counts, explored = hyper.start, states[0].topology.masks
+        for i, state in enumerate(states):
+            masks = state.topology.masks
+            if i and i % 2 == 0 and config.interval:
+                counts = expected_counts(config, rule, hyper, states[i - 1], int(states[i - 1].step))
+                assert rule.grows or not any((masks[n] & ~states[i - 1].topology.masks[n]).any() for n in masks)
+            assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
+            explored = jax.tree.map(jnp.logical_or, explored, masks)
+            equal(state.topology.explored, explored)
             zero_outside(state, optimizer_of(config, hyper))
             assert not state.diverged
-        changed = any((states[0].masks[name] != states[-1].masks[name]).any() for name in states[0].masks)
-        assert changed == (rule.update != "never")
-    assert bool(states[0].masks) == rule.masked
+        first, last = states[0].topology.masks, states[-1].topology.masks
+        assert any((first[name] != last[name]).any() for name in first) == (rule.update != "never")
+    assert bool(first) == rule.masked
 
 
 @pytest.mark.parametrize(("method", "activation"), EVOLVING)
@@ -97,12 +123,12 @@ def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activatio
     config = make_config(method, activation)
     hyper = make_hyper(config)
     _, before, after, *_ = intervals(config, hyper, 1)
-    old, new = (select(state.params, state.masks) for state in (before, after))
+    old, new = (select(state.params, state.topology.masks) for state in (before, after))
     for name in new:
         kept = np.asarray(new[name]) != 0
         np.testing.assert_array_equal(np.asarray(new[name])[kept], np.asarray(old[name])[kept])
-        assert (np.asarray(before.masks[name]) | ~kept).all()
-    assert after.running.moved > 0
+        assert (np.asarray(before.topology.masks[name]) | ~kept).all()
+    assert after.running.moved > 0 or config.density_schedule
     others = {"dense_0/bias", "output/bias"}
     equal(select(before.params, others), select(after.params, others))
 
@@ -112,7 +138,7 @@ def test_seeds_are_identities(method):
     config = make_config(method)
     first, again, other = (intervals(config, make_hyper(config, seed=seed))[-1] for seed in (1, 1, 2))
     equal(first, again)
-    assert any((first.masks[name] != other.masks[name]).any() for name in first.masks)
+    assert any((first.topology.masks[name] != other.topology.masks[name]).any() for name in first.topology.masks)
 
 
 FOREIGN = {
@@ -242,7 +268,7 @@ def test_a_vmapped_update_equals_the_run_alone(method):
     for lane, alone in enumerate(different_runs(config)):
         run = jax.tree.map(lambda leaf, lane=lane: leaf[lane], before)
         updated = compiled(config).update(run, alone, make_data())
-        equal(updated.masks, jax.tree.map(lambda leaf, lane=lane: leaf[lane], after.masks))
+        equal(updated.topology.masks, jax.tree.map(lambda leaf, lane=lane: leaf[lane], after.topology.masks))
         equal(updated.params, jax.tree.map(lambda leaf, lane=lane: leaf[lane], after.params))
 
 
@@ -275,7 +301,7 @@ def test_a_diverged_run_leaves_its_neighbours_alone():
     for before, after in (runs[:2], runs[2:]):
         equal(*(jax.tree.map(lambda leaf: leaf[:3], run) for run in (before, after)))
         np.testing.assert_array_equal(after[0].diverged, [False, False, False, True])
-        assert after[0].masks["dense_0/kernel"][3].sum() == wild[3].counts["dense_0/kernel"]
+        assert after[0].topology.masks["dense_0/kernel"][3].sum() == wild[3].counts["dense_0/kernel"]
 
 
 def test_rigl_takes_the_place_of_a_step_and_set_does_not():
@@ -290,12 +316,12 @@ def test_growth_leaves_the_output_of_the_survivors():
         config = make_config(method)
         hyper, data = make_hyper(config), make_data()
         _, before, after = intervals(config, hyper, 1)
-        weights = jax.tree.map(np.asarray, select(before.params, before.masks))
+        weights = jax.tree.map(np.asarray, select(before.params, before.topology.masks))
         survivors = {
-            name: oracle.drop(np.asarray(before.masks[name]), weight, 0.3, per_sign=method == "set")
+            name: oracle.drop(np.asarray(before.topology.masks[name]), weight, 0.3, per_sign=method == "set")
             for name, weight in weights.items()
         }
-        assert any((survivors[name] != after.masks[name]).any() for name in survivors)
+        assert any((survivors[name] != after.topology.masks[name]).any() for name in survivors)
         kept_only = apply_masks(before.params, survivors)
         rows = jnp.int32(0), jnp.int32(SIZES[0])
         evaluate = compiled(config).evaluate

@@ -1,12 +1,13 @@
 """A problem small enough that every law can be tried on every method and activation function."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from sparse_jax.config import RECIPES, RunConfig
+from sparse_jax.config import RECIPES, Recipe, RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
@@ -21,7 +22,8 @@ INTERVAL = 3
 
 def make_config(method: str = "set", activation: str = "relu", **changes: Any) -> RunConfig:
     """A resolved configuration: 12-14-10-3, batches of 8, an update every three steps."""
-    evolving = method in RECIPES
+    recipe = RECIPES[method] if method in RECIPES else Recipe("", None)
+    evolving, moving = method in RECIPES, recipe.drop_fraction is not None
     config = RunConfig(
         dataset="synthetic",
         hidden_sizes=(14, 10),
@@ -30,8 +32,9 @@ def make_config(method: str = "set", activation: str = "relu", **changes: Any) -
         sparsity=None if method == "dense" else 0.6,
         allocation=None if method == "dense" else "erk",
         dense_layers=None,
-        drop_fraction=0.3 if evolving else None,
-        drop_schedule="constant" if evolving else None,
+        drop_fraction=0.3 if moving else None,
+        drop_schedule="constant" if moving else None,
+        density_schedule=recipe.density_schedule,
         interval=INTERVAL if evolving else None,
         stop_fraction=1.0 if evolving else None,
         learning_rate=0.1,
@@ -59,10 +62,17 @@ def make_data() -> Data:
 def make_hyper(config: RunConfig, seed: int = 0, sparsity: float = 0.6, **changes: Any) -> HyperParams:
     """The dynamic settings of a run at a sparsity."""
     shapes = make_tiny_problem(config).masked_shapes
-    counts = allocate("erk", shapes, sparsity=sparsity, epsilon=None).counts if shapes else {}
+    aimed = allocate("erk", shapes, sparsity=sparsity, epsilon=None).counts if shapes else {}
+    start = aimed
+    if config.density_schedule:
+        start = allocate("erk", shapes, sparsity=0.1, epsilon=None).counts
+    if config.method.startswith("accset"):
+        aimed = {name: math.ceil(count / 4) for name, count in start.items()}
     hyper = HyperParams(
         seed=np.uint32(seed),
-        counts={name: np.int32(count) for name, count in counts.items()},
+        start={name: np.int32(count) for name, count in start.items()},
+        counts={name: np.int32(count) for name, count in aimed.items()},
+        shrink_rate=np.float32(0.5),
         drop_fraction=np.float32(0.3),
         learning_rate=np.float32(0.1),
         weight_decay=np.float32(1e-3),

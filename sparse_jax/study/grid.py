@@ -29,7 +29,9 @@ class Run(NamedTuple):
     id: str
     config: RunConfig
     problem: Problem
-    allocation: Allocation
+    allocation: Allocation  # for the sparsity or epsilon of the configuration
+    start: dict[str, int]  # connections of the masked layers at the first step
+    final: dict[str, int]  # those aimed at
 
 
 class Cohort(NamedTuple):
@@ -130,7 +132,7 @@ def _timed(config: RunConfig, problem: Problem, auto: bool, notices: list[str]) 
     if updates(timed, problem) == 0:
         stop = math.ceil(config.stop_fraction * problem.steps)
         room = f"training has {problem.steps} steps, and updates stop at step {stop}"
-        if not auto:
+        if not auto or config.density_schedule is not None:
             longest = f"--interval={stop - 1} is the longest" if stop > 1 else "train for longer"
             raise UserError(f"--interval={config.interval} leaves no topology update: {room}; {longest}")
         notices.append(f"{config.method} updates every {timed.interval} steps, but {room}: it trains without any")
@@ -143,11 +145,38 @@ def _name(config: RunConfig) -> str:
     return re.sub(r"[^A-Za-z0-9_+-]", "_", "-".join(parts))[:LONGEST_NAME]
 
 
-def _run(config: RunConfig, problem: Problem, allocation: Allocation) -> Run:
+class _Counts(NamedTuple):
+    """What the sparsity settings of a run amount to, layer by layer."""
+
+    allocation: Allocation
+    start: dict[str, int]
+    final: dict[str, int]
+
+
+def _counts(config: RunConfig, problem: Problem) -> _Counts:
+    """The connections a run begins with and aims at: the same, unless it prunes to a schedule or by accuracy."""
+    if not problem.masked:
+        return _Counts(Allocation({}, None), {}, {})
+    shapes = problem.masked_shapes
+    allocation = allocate(config.allocation, shapes, sparsity=config.sparsity, epsilon=config.epsilon)
+    counts = allocation.counts
+    if config.initial_sparsity is not None:
+        start = allocate(config.allocation, shapes, sparsity=config.initial_sparsity, epsilon=None).counts
+        if any(start[name] < counts[name] for name in counts):
+            raise UserError(
+                f"--initial_sparsity={config.initial_sparsity:g} is above the sparsity that {config.method} prunes to"
+            )
+        return _Counts(allocation, start, counts)
+    if config.least_share is not None:
+        return _Counts(allocation, counts, {name: math.ceil(config.least_share * n) for name, n in counts.items()})
+    return _Counts(allocation, counts, counts)
+
+
+def _run(config: RunConfig, problem: Problem, counts: _Counts) -> Run:
     level = f"-s{config.sparsity:g}" if config.sparsity is not None else ""
     level += f"-e{config.epsilon:g}" if config.epsilon is not None else ""
     identity = digest(dataclasses.asdict(config))
-    return Run(f"{_name(config)}{level}-seed{config.seed}-{identity}", config, problem, allocation)
+    return Run(f"{_name(config)}{level}-seed{config.seed}-{identity}", config, problem, *counts)
 
 
 def _cohorts(runs: list[Run]) -> tuple[Cohort, ...]:
@@ -183,15 +212,13 @@ def make_study(grid: Grid) -> Study:
         info = described[config.dataset]
         parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
         problem = make_problem(config, info, parts)
+        if config.shrink_rate is not None and not problem.validation:
+            raise UserError(f"--method={config.method} goes by validation accuracy: --validation_fraction is 0")
         config = _timed(config, problem, point.interval == AUTO, notices)
-        allocation = Allocation({}, None)
-        if problem.masked:
-            allocation = allocate(
-                config.allocation, problem.masked_shapes, sparsity=config.sparsity, epsilon=config.epsilon
-            )
+        counts = _counts(config, problem)
         for seed in seeds:
             seeded = dataclasses.replace(config, seed=seed)
-            runs.setdefault(seeded, _run(seeded, problem, allocation))
+            runs.setdefault(seeded, _run(seeded, problem, counts))
     ordered = list(runs.values())
     axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
     return Study(tuple(ordered), _cohorts(ordered), axes, tuple(dict.fromkeys(notices)))

@@ -31,6 +31,11 @@ def sparsity(run: Run, connections: int) -> float:
     return 1 - connections / run.problem.masked_size if run.problem.masked else 0.0
 
 
+def explored(run: Run, connections: int) -> float:
+    """The explored rate of ITOP (Liu et al. 2021): the share of the maskable connections ever active; 1 if dense."""
+    return connections / run.problem.masked_size if run.problem.masked else 1.0
+
+
 def all_connections(run: Run, connections: int) -> int:
     """Active connections of all kernels, those without a mask included."""
     return connections + sum(

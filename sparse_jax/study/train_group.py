@@ -38,8 +38,10 @@ def hyper_params(run: Run) -> HyperParams:
     config = run.config
     return HyperParams(
         seed=np.uint32(config.seed),
-        counts={name: np.int32(count) for name, count in run.allocation.counts.items()},
+        start={name: np.int32(count) for name, count in run.start.items()},
+        counts={name: np.int32(count) for name, count in run.final.items()},
         drop_fraction=np.float32(config.drop_fraction or 0),
+        shrink_rate=np.float32(config.shrink_rate or 0),
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
     )
@@ -142,6 +144,7 @@ class Trainer:
             "val_accuracy": report.validation.accuracy,
             "sparsity": rows.sparsity(run, int(report.connections)),
             "connections": rows.all_connections(run, int(report.connections)),
+            "explored": rows.explored(run, int(report.explored)),
             "moved": report.moved,
             "diverged": report.diverged,
         }
@@ -158,7 +161,7 @@ class Trainer:
 
         last = {part: evaluate(state, part) for part in parts}  # NaN for an empty validation part
         best = evaluate(state.best, "test") if state.best else None
-        host = jax.device_get((state.params, state.masks))
+        host = jax.device_get((state.params, state.topology.masks))
         for lane, run in enumerate(self.group.runs):
             result = self._result(run, lane, state, last)
             if best is not None:
@@ -170,7 +173,7 @@ class Trainer:
             self.store.write_result(run.id, result)
 
     def _result(self, run: Run, lane: int, state: RunState, last: dict[str, Evaluation]) -> dict[str, Any]:
-        masks = {name: int(mask[lane].sum()) for name, mask in state.masks.items()}
+        masks = {name: int(mask[lane].sum()) for name, mask in state.topology.masks.items()}
         connections, weights = sum(masks.values()), sum(leaf[lane].size for leaf in jax.tree.leaves(state.params))
         test_accuracy = float(last["test"].accuracy[lane])
         return rows.describe_settings(run) | {

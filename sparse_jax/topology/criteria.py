@@ -12,6 +12,7 @@ class Signals(NamedTuple):
 
     weight: jax.Array
     mask: jax.Array
+    explored: jax.Array  # bool, active now or at any time before
     gradient: jax.Array | None  # of the loss, dense, at the masked weights; None if the rule needs none
 
 
@@ -33,8 +34,10 @@ def random(key: jax.Array, signals: Signals) -> jax.Array:
     return jax.random.bits(key, signals.mask.shape, jnp.uint32)
 
 
-DROP: dict[str, Score] = {"magnitude": magnitude, "random": random}
-GROW: dict[str, Score] = {"random": random, "gradient": gradient}
+def unexplored(key: jax.Array, signals: Signals) -> jax.Array:
+    """Uniform among the connections that were never active, then among the others (Liu et al. 2021)."""
+    bits = jax.random.bits(key, signals.mask.shape, jnp.uint32) >> 1
+    return jnp.where(signals.explored, bits, bits | jnp.uint32(1 << 31))
 
 
 def whole(signals: Signals) -> tuple[jax.Array, ...]:
@@ -46,6 +49,3 @@ def by_sign(signals: Signals) -> tuple[jax.Array, ...]:
     """Two groups, w ≥ 0 and w < 0. New links, exactly zero, count as positive."""
     negative = signals.mask & (signals.weight < 0)
     return signals.mask & ~negative, negative
-
-
-GROUPS: dict[str, Callable[[Signals], tuple[jax.Array, ...]]] = {"whole": whole, "by_sign": by_sign}

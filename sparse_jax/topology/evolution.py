@@ -1,4 +1,4 @@
-"""One topology update: drop connections, grow as many. A method is a `Rule`, composed of small functions."""
+"""One topology update: drop connections, grow others. A method is a `Rule`, composed of small functions."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.topology import criteria
 from sparse_jax.topology.criteria import Score, Signals
 from sparse_jax.topology.masks import Counts, Masks, Weights
 from sparse_jax.topology.selection import top_k
@@ -15,25 +14,41 @@ from sparse_jax.topology.selection import top_k
 class Rule(NamedTuple):
     """A method of topology evolution, for one run.
 
-    The first four fields say what an update does to a layer, the next three how training makes room for it,
-    the last declares what the law suite may rely on.
+    The first four fields say what an update does to a layer, the next three how many connections it leaves, the
+    others how training makes room for it. `count` and `grows` are also what the law suite goes by.
     """
 
     drop: Score
     grow: Score
     drop_fraction: Callable[[jax.Array], jax.Array]  # progress in [0, 1] -> fraction in [0, 1]
     groups: Callable[[Signals], tuple[jax.Array, ...]]
+    count: Literal["constant", "schedule", "accuracy"]
+    density: Callable[[jax.Array], jax.Array]  # of a schedule: progress -> share of start − final still there
+    gain: Callable[[jax.Array, jax.Array], jax.Array]  # of accuracy: (accuracy, best before) -> g
     needs_gradient: bool
     update: Literal["never", "after_step", "instead_of_step"]
+    grows: bool = True  # False: new masks lie within the old ones
     masked: bool = True  # False: the method has no masks at all
-    count: Literal["layer"] = "layer"  # invariant: every layer keeps its count
+
+
+class Topology(NamedTuple):
+    """The masks of a network and what is remembered of earlier ones."""
+
+    masks: Masks  # empty for a dense network
+    explored: Masks  # active now or at any time before
+    accuracy: jax.Array  # float32[], the best at earlier updates; -1 if none
 
 
 class EvolutionInfo(NamedTuple):
     """What an update did."""
 
     survivors: Masks  # active before and kept; a connection dropped and drawn again is new
-    moved: jax.Array  # int32[], connections dropped (and grown) in all layers
+    moved: jax.Array  # int32[], connections dropped in all layers
+
+
+def start_topology(masks: Masks) -> Topology:
+    """The topology of a network that begins with `masks`."""
+    return Topology(masks, masks, jnp.float32(-1))
 
 
 def drop_and_grow(
@@ -76,80 +91,73 @@ def drop_and_grow(
     return survivors | grown, survivors
 
 
+def target_counts(
+    rule: Rule, course: jax.Array, accuracy: jax.Array, start: Counts, final: Counts, topology: Topology
+) -> Counts:
+    """The connections of every layer after an update.
+
+        constant   final
+        schedule   final + [(start − final) density(p)]
+        accuracy   max(final, n − [n g])      AccSET [ours]: n is the present count, g the gain in accuracy
+
+    with [·] rounding to the nearest integer.
+
+    Args:
+      rule: the method.
+      course: float32[], 0 at the first step and 1 at the last update.
+      accuracy: float32[], of the validation part; used where the counts depend on it.
+      start: int32[] by layer, connections at the first step.
+      final: int32[] by layer, connections aimed at.
+      topology: before the update.
+    """
+    if rule.count == "constant":
+        return final
+    if rule.count == "schedule":
+        share = rule.density(course)
+        return {name: final[name] + jnp.round((start[name] - final[name]) * share).astype(jnp.int32) for name in final}
+    gain = rule.gain(accuracy, topology.accuracy)
+    present = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in topology.masks.items()}
+    return {name: jnp.maximum(final[name], n - jnp.round(n * gain).astype(jnp.int32)) for name, n in present.items()}
+
+
 def evolve(
     rule: Rule,
     key: jax.Array,
     progress: jax.Array,
     counts: Counts,
-    masks: Masks,
+    topology: Topology,
     weights: Weights,
     gradients: Weights | None,
-) -> tuple[Masks, EvolutionInfo]:
+) -> tuple[Topology, EvolutionInfo]:
     """One topology update of a network.
 
     Args:
       rule: the method.
       key: a PRNG key, used for nothing else.
       progress: float32[], 0 at the first step and 1 where updates stop.
-      counts: int32[] by layer, connections after the update.
-      masks: bool[...] by layer.
+      counts: int32[] by layer, connections after the update (`target_counts`). A layer that keeps more than that
+        after its drop grows nothing.
+      topology: before the update.
       weights: float[...] by layer, zero outside the masks.
       gradients: dense gradients of the loss at these weights, or None if the rule needs none.
 
     Returns:
-      The new masks and what was done.
+      The new topology and what was done.
     """
     fraction = rule.drop_fraction(progress)
-    new, survivors = {}, {}
-    for layer_key, name in zip(jax.random.split(key, len(masks)), sorted(masks), strict=True):
+    masks, survivors = {}, {}
+    layers = sorted(topology.masks)
+    for layer_key, name in zip(jax.random.split(key, len(layers)), layers, strict=True):
         drop_key, grow_key = jax.random.split(layer_key)
-        signals = Signals(weights[name], masks[name], gradients[name] if rule.needs_gradient else None)
-        new[name], survivors[name] = drop_and_grow(
-            rule.groups(signals),
-            rule.drop(drop_key, signals),
-            rule.grow(grow_key, signals),
-            fraction,
-            counts[name],
+        gradient = gradients[name] if rule.needs_gradient else None
+        signals = Signals(weights[name], topology.masks[name], topology.explored[name], gradient)
+        score = rule.drop(drop_key, signals)
+        if rule.count == "schedule":  # down to the count first; what then moves is a share of that
+            signals = signals._replace(mask=top_k(score, counts[name], signals.mask))
+        masks[name], survivors[name] = drop_and_grow(
+            rule.groups(signals), score, rule.grow(grow_key, signals), fraction, counts[name]
         )
-    lost = [jnp.sum(masks[name] & ~survivors[name], dtype=jnp.int32) for name in masks]
+    lost = [jnp.sum(topology.masks[name] & ~survivors[name], dtype=jnp.int32) for name in layers]
+    explored = {name: topology.explored[name] | masks[name] for name in layers}
+    new = topology._replace(masks=masks, explored=explored)
     return new, EvolutionInfo(survivors, sum(lost, jnp.int32(0)))
-
-
-Fraction = Callable[[jax.Array], jax.Array]
-
-
-def dense(fraction: Fraction) -> Rule:
-    """No masks: every connection is trained."""
-    return static(fraction)._replace(masked=False)
-
-
-def static(fraction: Fraction) -> Rule:
-    """The initial topology for good: SET with a drop fraction of 0 (FixProb in Mocanu et al. 2018)."""
-    return set_magnitude(jnp.zeros_like)._replace(update="never")
-
-
-def set_magnitude(fraction: Fraction) -> Rule:
-    """SET as most ports have it: drop the smallest |w| of the layer, grow at random."""
-    return Rule(criteria.magnitude, criteria.random, fraction, criteria.whole, False, "after_step")
-
-
-def set_per_sign(fraction: Fraction) -> Rule:
-    """SET (Mocanu et al. 2018): drop the smallest positive and, separately, the largest negative weights.
-
-    The reference drops every weight that is exactly zero besides; here zeros count as positive and go first.
-    """
-    return set_magnitude(fraction)._replace(groups=criteria.by_sign)
-
-
-def rigl(fraction: Fraction) -> Rule:
-    """RigL (Evci et al. 2020): drop the smallest |w|, grow the largest |gradient|; no optimiser step."""
-    return Rule(criteria.magnitude, criteria.gradient, fraction, criteria.whole, True, "instead_of_step")
-
-
-METHODS: dict[str, Callable[[Fraction], Rule]] = {
-    "dense": dense,
-    "static": static,
-    "set": set_per_sign,
-    "set_magnitude": set_magnitude,
-    "rigl": rigl,
-}

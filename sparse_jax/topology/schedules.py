@@ -1,4 +1,4 @@
-"""The drop fraction over time, as a factor of its initial value."""
+"""Courses over training from 1 towards 0: of the drop fraction, and of the connections above the final count."""
 
 from collections.abc import Callable
 
@@ -23,4 +23,10 @@ def linear(progress: jax.Array) -> jax.Array:
     return 1 - progress
 
 
+def cubic(progress: jax.Array) -> jax.Array:
+    """(1 − p)³ (Zhu and Gupta 2017, arXiv:1710.01878, eq. 1)."""
+    return (1 - progress) ** 3
+
+
 DROP_SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "linear": linear}
+DENSITY_SCHEDULES: dict[str, Schedule] = {"cubic": cubic, "linear": linear}

@@ -6,15 +6,18 @@ from typing import Any, NamedTuple
 import jax
 
 from sparse_jax.data.batches import Data
-from sparse_jax.topology.masks import Counts, Masks
+from sparse_jax.topology.evolution import Topology
+from sparse_jax.topology.masks import Counts
 
 
 class HyperParams(NamedTuple):
     """The settings that may differ between the runs of a cohort."""
 
     seed: jax.Array  # uint32[]
-    counts: Counts  # int32[] by layer
+    start: Counts  # int32[] by layer, connections at the first step
+    counts: Counts  # int32[] by layer, connections aimed at
     drop_fraction: jax.Array  # float32[]
+    shrink_rate: jax.Array  # float32[]
     learning_rate: jax.Array  # float32[]
     weight_decay: jax.Array  # float32[]
 
@@ -44,7 +47,7 @@ class RunState(NamedTuple):
     params: Any  # zero outside the masks
     model_state: Any  # the model's other variables, such as batch statistics
     opt_state: Any  # slots zero outside the masks
-    masks: Masks  # empty for a dense network
+    topology: Topology
     key: jax.Array  # never changes: every draw folds in the step
     running: Running
     diverged: jax.Array  # bool[], a training loss was not finite
@@ -64,6 +67,7 @@ class Report(NamedTuple):
     train: Evaluation  # means over the training batches since the last report, dropout on
     validation: Evaluation  # NaN without a validation part
     connections: jax.Array  # int32[]
+    explored: jax.Array  # int32[], connections active now or at any time before
     moved: jax.Array  # int32[], since the last report
     diverged: jax.Array  # bool[]
 

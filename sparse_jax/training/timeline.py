@@ -29,6 +29,11 @@ def next_event(config: RunConfig, problem: Problem, step: int) -> int:
     return event
 
 
+def last_update(config: RunConfig, problem: Problem) -> int:
+    """The step of the last topology update; 0 if there is none."""
+    return updates(config, problem) * config.interval
+
+
 def updates(config: RunConfig, problem: Problem) -> int:
     """How many topology updates a run makes."""
     if config.interval is None:

@@ -13,13 +13,15 @@ from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.registry import MODELS
-from sparse_jax.topology.evolution import METHODS, Rule, evolve
+from sparse_jax.topology.evolution import Rule, evolve, start_topology, target_counts
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.masks import apply_masks, connections, select
-from sparse_jax.topology.schedules import DROP_SCHEDULES
+from sparse_jax.topology.methods import METHODS, Settings
+from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES
 from sparse_jax.training.optimizers import make_optimizer, zero_slots
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, Running, RunState, TrainFns
+from sparse_jax.training.timeline import last_update
 
 EVALUATION_BATCH = 1000
 
@@ -27,12 +29,11 @@ EVALUATION_BATCH = 1000
 PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE = range(5)
 
 
-def make_rule(config: RunConfig, drop_fraction: jax.Array) -> Rule:
-    """The method of a run; the drop fraction, float32[], may be traced."""
-    if config.drop_schedule is None:
-        return METHODS[config.method](jnp.zeros_like)
-    course = DROP_SCHEDULES[config.drop_schedule]
-    return METHODS[config.method](lambda progress: drop_fraction * course(progress))
+def make_rule(config: RunConfig, drop_fraction: jax.Array, shrink_rate: jax.Array) -> Rule:
+    """The method of a run; drop fraction and shrink rate, float32[], may be traced."""
+    course = DROP_SCHEDULES.get(config.drop_schedule, jnp.zeros_like)
+    density = DENSITY_SCHEDULES.get(config.density_schedule, jnp.zeros_like)
+    return METHODS[config.method](Settings(lambda progress: drop_fraction * course(progress), density, shrink_rate))
 
 
 def _fresh(problem: Problem, params: Any, model_state: Any) -> tuple[Running, Best | None]:
@@ -59,13 +60,13 @@ def make_train(config: RunConfig, problem: Problem) -> TrainFns:
         example = normalize(data.normalization, data.x[:1])
         variables = model.init(jax.random.fold_in(key, PARAMS), example, train=False)
         model_state = {name: value for name, value in variables.items() if name != "params"}
-        masks = random_masks(jax.random.fold_in(key, TOPOLOGY), problem.masked_shapes, hyper.counts)
+        masks = random_masks(jax.random.fold_in(key, TOPOLOGY), problem.masked_shapes, hyper.start)
         params = apply_masks(variables["params"], masks)
         tx = optimizer(hyper)
         opt_state = zero_slots(tx, tx.init(params), params, masks)
         running, best = _fresh(problem, params, model_state)
         return RunState(
-            jnp.int32(0), params, model_state, opt_state, masks, key, running, jnp.bool_(False), best
+            jnp.int32(0), params, model_state, opt_state, start_topology(masks), key, running, jnp.bool_(False), best
         )
 
     def gradients(state: RunState, data: Data) -> tuple[Any, tuple]:
@@ -88,15 +89,16 @@ def make_train(config: RunConfig, problem: Problem) -> TrainFns:
 
     def step(tx: optax.GradientTransformation, state: RunState, data: Data) -> RunState:
         grads, (loss, correct, model_state) = gradients(state, data)
-        grads = apply_masks(grads, state.masks)
+        masks = state.topology.masks
+        grads = apply_masks(grads, masks)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = apply_masks(optax.apply_updates(state.params, updates), state.masks)
+        params = apply_masks(optax.apply_updates(state.params, updates), masks)
         running = state.running
         return state._replace(
             step=state.step + 1,
             params=params,
             model_state=model_state,
-            opt_state=zero_slots(tx, opt_state, params, state.masks),
+            opt_state=zero_slots(tx, opt_state, params, masks),
             running=running._replace(
                 loss=running.loss + loss, correct=running.correct + correct, batches=running.batches + 1
             ),
@@ -108,37 +110,43 @@ def make_train(config: RunConfig, problem: Problem) -> TrainFns:
         return lax.fori_loop(0, count, lambda _, state: step(tx, state, data), state)
 
     def update(state: RunState, hyper: HyperParams, data: Data) -> RunState:
-        rule = make_rule(config, hyper.drop_fraction)
+        rule = make_rule(config, hyper.drop_fraction, hyper.shrink_rate)
         grads = select(gradients(state, data)[0], problem.masked) if rule.needs_gradient else None
         key = jax.random.fold_in(jax.random.fold_in(state.key, UPDATE), state.step)
         progress = jnp.minimum(state.step / (config.stop_fraction * problem.steps), 1)
+        accuracy = state.topology.accuracy
+        if rule.count == "accuracy":
+            accuracy = evaluate(state.params, state.model_state, data, *validation_rows).accuracy
+        course = jnp.minimum(state.step / last_update(config, problem), 1)
+        counts = target_counts(rule, course, accuracy, hyper.start, hyper.counts, state.topology)
         weights = select(state.params, problem.masked)
-        masks, info = evolve(rule, key, progress, hyper.counts, state.masks, weights, grads)
+        topology, info = evolve(rule, key, progress, counts, state.topology, weights, grads)
         params = apply_masks(state.params, info.survivors)
         running = state.running._replace(moved=state.running.moved + info.moved)
         return state._replace(
             step=state.step + update_steps,
             params=params,
             opt_state=zero_slots(optimizer(hyper), state.opt_state, params, info.survivors),
-            masks=masks,
+            topology=topology._replace(accuracy=jnp.maximum(topology.accuracy, accuracy)),
             running=running,
         )
 
     evaluate = _make_evaluate(model, normalize)
-    update_steps = int(make_rule(config, jnp.float32(0)).update == "instead_of_step")
+    validation_rows = jnp.int32(problem.train), jnp.int32(problem.train + problem.validation)
+    update_steps = int(make_rule(config, jnp.float32(0), jnp.float32(0)).update == "instead_of_step")
 
     def validate(state: RunState, data: Data) -> tuple[RunState, Report]:
         nothing = Evaluation(jnp.float32(jnp.nan), jnp.float32(jnp.nan))
         validation, best = nothing, state.best
         if problem.validation:
-            rows = jnp.int32(problem.train), jnp.int32(problem.train + problem.validation)
-            validation = evaluate(state.params, state.model_state, data, *rows)
+            validation = evaluate(state.params, state.model_state, data, *validation_rows)
             better = validation.accuracy > best.accuracy
             current = Best(validation.accuracy, state.step, state.params, state.model_state)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
         sums, batches = state.running, jnp.maximum(state.running.batches, 1)
         train = Evaluation(sums.loss / batches, sums.correct / (batches * config.batch_size))
-        report = Report(train, validation, connections(state.masks), sums.moved, state.diverged)
+        active, explored = connections(state.topology.masks), connections(state.topology.explored)
+        report = Report(train, validation, active, explored, sums.moved, state.diverged)
         running, _ = _fresh(problem, None, None)
         return state._replace(running=running, best=best), report
 
