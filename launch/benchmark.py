@@ -99,10 +99,10 @@ def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
     x, y = _images()
     problem = make_problem(config, DatasetInfo("random", (28, 28, 1), 10, 20_000, 0), (20_000, 0, 0))
     counts = allocate("erk", problem.masked_shapes, sparsity=0.9, epsilon=None).counts
+    counts = {name: np.int32(count) for name, count in counts.items()}
     hypers = [
         HyperParams(
-            np.uint32(seed), {name: np.int32(count) for name, count in counts.items()},
-            np.float32(0.3), np.float32(0.05), np.float32(0),
+            np.uint32(seed), counts, counts, np.float32(0.3), np.float32(0), np.float32(0.05), np.float32(0)
         )
         for seed in range(runs)
     ]

@@ -29,8 +29,9 @@ if [ ! -f "$constraints" ]; then
     echo "note: no locked versions for Python $version, taking the newest that setup.cfg allows" >&2
     locked=()
 fi
-stamp=$(cat setup.cfg pyproject.toml "$constraints" 2>/dev/null | cksum)-$wanted
-if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$stamp" ]; then
+stamp="$(cat setup.cfg pyproject.toml "$constraints" 2>/dev/null | cksum) $wanted"
+installed=$(cat "$venv/.installed" 2>/dev/null || true)
+if [[ "$installed" != "$stamp"* ]]; then  # with an extra is as good as without
     echo "installing sparse_jax and what it needs (about a minute)"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${locked[@]}" --editable "$wanted"
     echo "$stamp" > "$venv/.installed"

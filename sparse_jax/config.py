@@ -30,6 +30,8 @@ LR_SCHEDULES = ("constant", "cosine", "step")
 LAYOUTS = ("map", "vmap")
 
 AUTO = "auto"
+SPARSITY = 0.9  # where neither a sparsity nor an epsilon is given
+REPLACE_STEPS = ("rigl",)  # methods whose update takes the place of an optimiser step
 
 
 class Recipe(NamedTuple):
@@ -147,7 +149,7 @@ class RunConfig:
     method: str = setting("set", "name", "3 topology", "Sparse-training method.", choices=METHODS, grid=True)
     sparsity: float | None = setting(
         None, "float", "3 topology",
-        "Inactive share of all maskable connections (default 0.9, unless --epsilon is given).",
+        f"Inactive share of all maskable connections; {SPARSITY} unless --epsilon is given.",
         bounds="[0, 1)", grid=True, dynamic=True,
     )
     epsilon: float | None = setting(
@@ -266,14 +268,15 @@ class StudyConfig:
         AUTO, "name", "6 execution",
         "How the runs of a cohort share the hardware: vmap in lanes, or map one after the other on "
         "each device; auto: map on CPU, vmap on accelerators.",
-        choices=LAYOUTS, auto=True,
+        choices=LAYOUTS, auto=True, affects=False,
     )
     lane_width: int = setting(
-        AUTO, "int", "6 execution", "Runs trained at once on a device; auto: 32 with vmap, 8 with map.",
-        bounds="[1, inf)", auto=True,
+        32, "int", "6 execution", "Runs that train together: lanes of one device with vmap, of all devices with map.",
+        bounds="[1, inf)", affects=False,
     )
     exact_seeds: bool = setting(
-        False, "bool", "6 execution", "Train each run bit for bit as it would train alone (layout map)."
+        False, "bool", "6 execution", "Train each run bit for bit as it would train alone (layout map).",
+        affects=False,
     )
     cpu_devices: int = setting(
         AUTO, "int", "6 execution", "CPU devices that share the runs; auto: one a core.",

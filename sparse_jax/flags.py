@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError, unknown
 
 BAD_INPUT = 2
+CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
 BEGAN = time.monotonic()  # as good as the start of the process: this module is imported first
 
 
@@ -49,6 +51,7 @@ def _path(text: str, field: dataclasses.Field) -> str:
     if not text.strip():
         raise ValueError("'' names neither a file nor a folder")
     try:
+        text.encode()
         Path(text).expanduser().exists()
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{text} cannot be a path: {error}") from None
@@ -225,9 +228,15 @@ def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         print(help_text(doc))
         sys.exit(0)
+    program = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
     try:
         sys.exit(main(sys.argv))
     except UserError as error:
-        program = sys.argv[0].rsplit("/", 1)[-1]
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        print(f"{program}: {error}; once there is room to write, the same command continues", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(CANNOT_WRITE)  # the threads of an interrupted write would print what failed once more

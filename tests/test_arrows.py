@@ -37,7 +37,7 @@ PEERS = {
     "activations": {"jax", "flax"},
     "models": {"jax", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets"},
-    "training": {"jax", "numpy", "optax", "orbax"},
+    "training": {"jax", "numpy", "flax", "optax", "orbax"},
 }
 WITHOUT_JAX = (
     "config", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",

@@ -89,7 +89,7 @@ def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_has_as_many_slots_and_needs_the_rate_that_the_table_says(name):
     params = {"dense_0": {"kernel": jnp.zeros((3, 2))}}
-    tx = make_optimizer(RunConfig(optimizer=name), jnp.float32(config.LEARNING_RATES[name]), jnp.float32(0), 10)
+    tx = make_optimizer(RunConfig(optimizer=name), jnp.float32(config.LEARNING_RATES[name]), jnp.float32(0))
     slots = [leaf for leaf in jax.tree.leaves(tx.init(params)) if leaf.shape == (3, 2)]
     assert len(slots) == config.OPTIMIZER_SLOTS[name]
     assert within(config.LEARNING_RATES[name], SETTINGS["learning_rate"].metadata["bounds"])

@@ -73,7 +73,7 @@ def zero_outside(state, tx):
 
 
 def optimizer_of(config, hyper):
-    return optimizers.make_optimizer(config, hyper.learning_rate, hyper.weight_decay, 40)
+    return optimizers.make_optimizer(config, hyper.learning_rate, hyper.weight_decay)
 
 
 def expected_counts(config, rule, hyper, before, step):
@@ -85,7 +85,8 @@ def expected_counts(config, rule, hyper, before, step):
         assert config.density_schedule == "cubic"
         return {n: hyper.counts[n] + int(np.round((hyper.start[n] - hyper.counts[n]) * share)) for n in hyper.counts}
     rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
-    accuracy = compiled(config).evaluate(before.params, before.model_state, make_data(), *rows).accuracy
+    hits = compiled(config).evaluate(before.params, before.model_state, make_data(), *rows).correct
+    accuracy = hits / SIZES[1]
     gain = rule.gain(accuracy, before.topology.accuracy)
     counts = {}
     for name, mask in before.topology.masks.items():
@@ -146,7 +147,7 @@ FOREIGN = {
     "rmsprop": lambda config, rate, decay: optax.rmsprop(rate, momentum=0.9, centered=True),
     "adagrad": lambda config, rate, decay: optax.adagrad(rate),
     "inject_hyperparams": lambda config, rate, decay: optax.inject_hyperparams(optax.adam)(
-        learning_rate=jnp.asarray(rate(0))
+        learning_rate=jnp.asarray(rate)
     ),
     "chain": lambda config, rate, decay: optax.chain(
         optax.clip_by_global_norm(1.0), optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.adamw(rate), optax.ema(0.9)

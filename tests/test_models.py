@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from sparse_jax.activations.by_layer import by_layer
-from sparse_jax.config import RunConfig
+from sparse_jax.config import OPTIMIZERS, RunConfig
 from sparse_jax.models.mlp import MLP
 from sparse_jax.models.registry import MODELS
 from sparse_jax.models.shapes import KERNELS
 from sparse_jax.topology.masks import name_of
-from sparse_jax.training.optimizers import make_optimizer
+from sparse_jax.training.optimizers import LR_SCHEDULES, make_optimizer
 
 INPUT = (5, 4, 1)
 
@@ -60,14 +60,13 @@ def test_dropout_is_for_training_and_between_the_layers():
     assert 0.25 < (dropped == 0).mean() < 0.35
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_only_kernels_decay(optimizer):
-    config = RunConfig(optimizer=optimizer, lr_schedule="constant")
     params = {
         "dense_0": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
         "activation_0": {"t_left": jnp.ones(2)},
     }
-    tx = make_optimizer(config, jnp.float32(0.1), jnp.float32(0.01), 10)
+    tx = make_optimizer(RunConfig(optimizer=optimizer), jnp.float32(0.1), jnp.float32(0.01))
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert (updates["dense_0"]["kernel"] < 0).all()
     assert (updates["dense_0"]["bias"] == 0).all()
@@ -75,19 +74,18 @@ def test_only_kernels_decay(optimizer):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rates"),
+    ("schedule", "factors"),
     [
-        ("constant", [0.2, 0.2, 0.2, 0.2]),
-        ("cosine", [0.2, 0.2 * (1 + 2**-0.5) / 2, 0.1, 0.2 * (1 - 2**-0.5) / 2]),  # at 0, 1/4, 1/2 and 3/4
-        ("step", [0.2, 0.2, 0.02, 0.002]),
+        ("constant", [1, 1, 1, 1]),
+        ("cosine", [1, (1 + 2**-0.5) / 2, 1 / 2, (1 - 2**-0.5) / 2]),  # at 0, 1/4, 1/2 and 3/4
+        ("step", [1, 1, 0.1, 0.01]),
     ],
 )
-def test_learning_rates(schedule, rates):
-    config = RunConfig(optimizer="sgd", lr_schedule=schedule)
-    tx = make_optimizer(config, jnp.float32(0.2), jnp.float32(0), 40)
-    params = {"kernel": jnp.zeros(())}
-    state, seen = tx.init(params), []
-    for _ in range(40):
-        updates, state = tx.update({"kernel": jnp.ones(())}, state, params)
-        seen.append(-updates["kernel"])
-    np.testing.assert_allclose([seen[i] for i in (0, 10, 20, 30)], rates, rtol=1e-5)
+def test_learning_rates(schedule, factors):
+    factor = LR_SCHEDULES[schedule](RunConfig(), 40)
+    np.testing.assert_allclose([factor(jnp.int32(step)) for step in (0, 10, 20, 30)], factors, rtol=1e-5)
+
+
+def test_two_decays_on_one_step_are_two_decays():
+    factor = LR_SCHEDULES["step"](RunConfig(lr_decay_at=(0.5, 0.51), lr_decay_factor=0.5), 4)
+    np.testing.assert_allclose([factor(jnp.int32(step)) for step in (1, 2)], [1, 0.25])

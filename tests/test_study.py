@@ -101,7 +101,7 @@ def test_vmap_trains_as_well(tmp_path):
     ended = run(*SMALL, *lanes, "--sparsity=0.5", "--num_seeds=5", "--workdir=w", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     table = rows(tmp_path / "w")
-    assert [row["lane_width"] for row in table] == ["2"] * 5
+    assert [row["lanes"] for row in table] == ["2"] * 5
     assert all(row["status"] == "ok" and float(row["test_accuracy"]) > 0.3 for row in table)
 
 
@@ -114,10 +114,10 @@ def test_the_number_of_devices_does_not_change_a_result(tmp_path):
 
 def test_a_collapsed_run_is_one_that_cannot_be_told_from_naming_one_class():
     deviation = math.sqrt(0.1135 * 0.8865 / 10_000)
-    assert status(False, 0.1135, 0.1135, 10_000) == "collapsed"
-    assert status(False, 0.05, 0.1135, 10_000) == "collapsed"
-    assert status(False, 0.1135 + 3.1 * deviation, 0.1135, 10_000) == "ok"
-    assert status(True, 0.99, 0.1135, 10_000) == "diverged"
+    assert status(True, 0.1135, 0.1135, 10_000) == "collapsed"
+    assert status(True, 0.05, 0.1135, 10_000) == "collapsed"
+    assert status(True, 0.1135 + 3.1 * deviation, 0.1135, 10_000) == "ok"
+    assert status(False, 0.99, 0.1135, 10_000) == "diverged"
 
 
 def test_intervals_cover_as_often_as_they_say():

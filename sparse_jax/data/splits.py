@@ -52,6 +52,8 @@ def sizes(info: DatasetInfo, train_size: int, test_size: int, validation_fractio
     if not 0 <= validation_fraction < 1:
         raise UserError(f"validation_fraction {validation_fraction} is outside [0, 1)")
     held_out = round(validation_fraction * train)
+    if held_out == 0 < validation_fraction:
+        raise UserError(f"--validation_fraction={validation_fraction} of {train:,} examples holds out none: use 0")
     if held_out == train:
         raise UserError(f"validation_fraction {validation_fraction} of {train:,} examples leaves none to train on")
     return train - held_out, held_out, test

@@ -11,14 +11,24 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, DYNAMIC, LEARNING_RATES, RECIPES, USES, RunConfig, StudyConfig
+from sparse_jax.config import (
+    AUTO,
+    DYNAMIC,
+    LEARNING_RATES,
+    RECIPES,
+    REPLACE_STEPS,
+    SPARSITY,
+    USES,
+    RunConfig,
+    StudyConfig,
+)
 from sparse_jax.data.catalog import describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid, show
 from sparse_jax.topology.allocation import Allocation, allocate
 from sparse_jax.training.problem import Problem, make_problem
-from sparse_jax.training.timeline import updates
+from sparse_jax.training.timeline import stop_step, updates
 
 LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
 
@@ -77,7 +87,7 @@ def _points(grid: Grid) -> Iterator[RunConfig]:
         raise UserError("--sparsity and --epsilon both set the number of connections: give one of them")
     axes = dict(grid.axes)
     if axes["sparsity"] == axes["epsilon"] == (None,):
-        axes["sparsity"] = (0.9,)
+        axes["sparsity"] = (SPARSITY,)
     for values in itertools.product(*axes.values()):
         yield RunConfig(**dict(zip(axes, values, strict=True)))
 
@@ -129,8 +139,10 @@ def _timed(config: RunConfig, problem: Problem, auto: bool, notices: list[str]) 
     if config.interval is None:
         return config
     timed = dataclasses.replace(config, interval=_in_steps(config.interval, problem.steps_per_epoch))
+    if timed.interval == 1 and config.method in REPLACE_STEPS:
+        raise UserError(f"--interval={config.interval} leaves {config.method} no optimiser step between updates: use 2")
     if updates(timed, problem) == 0:
-        stop = math.ceil(config.stop_fraction * problem.steps)
+        stop = stop_step(timed, problem)
         room = f"training has {problem.steps} steps, and updates stop at step {stop}"
         if not auto or config.density_schedule is not None:
             longest = f"--interval={stop - 1} is the longest" if stop > 1 else "train for longer"

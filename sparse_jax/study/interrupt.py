@@ -2,9 +2,12 @@
 
 import os
 import signal
+import sys
 
 # EX_TEMPFAIL of sysexits.h: launchers such as SLURM or GNU parallel may be told to start it again.
 INTERRUPTED = 75
+
+_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 
 
 class Interrupt:
@@ -17,5 +20,7 @@ class Interrupt:
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:
+            os.write(2, _SHOW_CURSOR if sys.stderr.isatty() else b"")
             os._exit(128 + number)
         self.asked = True
+        os.write(2, b"\nstopping after this piece of work, with the state saved; again to stop at once\n")

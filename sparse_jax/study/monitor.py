@@ -22,7 +22,8 @@ class Monitor:
             TextColumn("time left"), TimeRemainingColumn(),
             console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
         )
-        self._task = self._progress.add_task("compiling", total=sum(run.problem.steps for run in runs))
+        self._total = sum(run.problem.steps for run in runs)
+        self._task = self._progress.add_task("compiling", total=self._total)
         self._device, self._to_train, self._trained, self._stepped = device, len(runs), 0, False
 
     def __enter__(self) -> Self:
@@ -32,13 +33,10 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def begin(self, group: str) -> None:
-        """Name the group that trains now."""
-        self._progress.update(self._task, description=group)
-
-    def skip(self, steps: int) -> None:
-        """Steps that a checkpoint has already."""
-        self._progress.advance(self._task, steps)
+    def begin(self, group: str, done: int) -> None:
+        """Name the group that trains now, of whose steps a checkpoint has `done` already."""
+        self._total -= done
+        self._progress.update(self._task, description=group, total=self._total)
 
     def advance(self, steps: int) -> None:
         """Steps just trained, of all runs of the group together."""

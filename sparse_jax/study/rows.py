@@ -16,7 +16,8 @@ LEADING = (
     "seconds",
 )
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
-COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in (*LEADING, "sparsity")), "lane_width", "digest")
+TRAILING = ("kernel_sparsity", "explored", "lanes", "digest")
+COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in LEADING), *TRAILING)
 
 
 def describe_settings(run: Run) -> dict[str, Any]:
@@ -31,6 +32,11 @@ def sparsity(run: Run, connections: int) -> float:
     return 1 - connections / run.problem.masked_size if run.problem.masked else 0.0
 
 
+def kernel_sparsity(run: Run, connections: int) -> float:
+    """The inactive share of all kernels, those of `dense_layers` included."""
+    return 1 - all_connections(run, connections) / sum(math.prod(shape) for shape in run.problem.kernels.values())
+
+
 def explored(run: Run, connections: int) -> float:
     """The explored rate of ITOP (Liu et al. 2021): the share of the maskable connections ever active; 1 if dense."""
     return connections / run.problem.masked_size if run.problem.masked else 1.0
@@ -43,13 +49,23 @@ def all_connections(run: Run, connections: int) -> int:
     )
 
 
-def status(diverged: bool, accuracy: float, majority: float, examples: int) -> str:
+def number(value: Any) -> float:
+    """A float32 as the float64 of the same shortest text."""
+    return float(str(value))
+
+
+def share(correct: Any, examples: Any) -> float | None:
+    """An accuracy in [0, 1]; None of no examples."""
+    return int(correct) / int(examples) if examples else None
+
+
+def status(finite: bool, accuracy: float, majority: float, examples: int) -> str:
     """ok, diverged (a loss was not finite) or collapsed (no better than always naming one class).
 
     Collapsed: the test accuracy is at most three binomial standard deviations over the share of the
     largest class, √(p (1 − p) / n).
     """
-    if diverged:
+    if not finite:
         return "diverged"
     deviation = math.sqrt(majority * (1 - majority) / examples)
     return "collapsed" if accuracy <= majority + 3 * deviation else "ok"

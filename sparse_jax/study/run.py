@@ -9,8 +9,8 @@ from typing import Any
 from sparse_jax.config import AUTO, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid, show
-from sparse_jax.study.grid import Study, digest, make_study
-from sparse_jax.study.interrupt import INTERRUPTED
+from sparse_jax.study.grid import digest, make_study
+from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
 
@@ -25,6 +25,8 @@ def identity(grid: Grid) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """As JSON reads it back: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -35,32 +37,36 @@ def _workdir(grid: Grid) -> Path:
     return Path("results") / f"{names}-{digest(_plain(list(identity(grid).items())))}"
 
 
-def _refuse_change(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to continue a study under other settings, by the name of the first that differs."""
-    for name in new:
-        if name not in old or old[name] != _plain(new[name]):
-            before = ", ".join(show(tuple(v) if isinstance(v, list) else v) for v in old.get(name, ()))
-            now = ", ".join(show(value) for value in new[name])
+def _refuse_change(workdir: Path, saved: dict[str, Any], grid: Grid, runs: dict[str, Any]) -> None:
+    """Refuse to continue a study as another one, by the name of the first setting that differs."""
+    if saved.keys() < {"settings", "runs", "sessions", "data"}:
+        raise UserError(f"{workdir / 'config.json'} is not that of a study: choose another --workdir")
+    if saved["runs"] == _plain(runs):
+        return
+    for name, values in identity(grid).items():
+        before = saved["settings"].get(name, [])
+        if before != _plain(values):
+            old, new = (", ".join(show(_tuple(value)) for value in side) for side in (before, values))
             raise UserError(
-                f"workdir {workdir} holds a study with --{name}={before or 'unknown'}, not {now}: "
-                "choose another --workdir, or the old value"
+                f"workdir {workdir} holds a study with --{name}={old}, not {new}: choose another --workdir, "
+                "or the old value"
             )
+    raise UserError(f"workdir {workdir} holds a study of an older version: what auto stands for has changed since")
 
 
-def _open(workdir: Path, grid: Grid, study: Study) -> Store:
-    """The workdir with its config.json; a study of other settings in it is refused before anything is written."""
-    saved = Store(workdir).read_config()
-    if saved is not None:
-        if not grid.study.resume:
-            raise UserError(f"workdir {workdir} already holds a study: choose another --workdir, or drop --noresume")
-        if "settings" not in saved:
-            raise UserError(f"{workdir / 'config.json'} is not that of a study: choose another --workdir")
-        _refuse_change(workdir, saved["settings"], identity(grid))
-    store = open_store(workdir)
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check(store: Store, grid: Grid, runs: dict[str, Any]) -> bool:
+    """Whether the workdir holds this study already; any other study in it is refused."""
+    saved = store.read_config()
     if saved is None:
-        runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
-        store.write_config({"settings": identity(grid), "runs": runs, "sessions": []})
-    return store
+        return False
+    if not grid.study.resume:
+        raise UserError(f"workdir {store.root} already holds a study: choose another --workdir, or drop --noresume")
+    _refuse_change(store.root, saved, grid, runs)
+    return True
 
 
 def train_study(grid: Grid) -> int:
@@ -69,21 +75,25 @@ def train_study(grid: Grid) -> int:
     Raises:
       UserError: for bad input; nothing has been written then.
     """
+    interrupt = Interrupt()
     study = make_study(grid)
-    console = make_console()
     for notice in study.notices:
         print(f"note: {notice}", file=sys.stderr)
-    workdir = _workdir(grid)
+    console, workdir = make_console(), _workdir(grid)
     if grid.study.dry_run:
         print_plan(console, study)
         print(f"would write to {workdir}")
         return 0
-    store = _open(workdir, grid, study)
-    with store.lock(*(cohort.id for cohort in study.cohorts)):
+    runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
+    _check(Store(workdir), grid, runs)
+    store = open_store(workdir)
+    with store.lock("study", *(cohort.id for cohort in study.cohorts)):
+        if not _check(store, grid, runs):
+            store.write_config({"settings": identity(grid), "runs": runs, "sessions": [], "data": {}})
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's loader of cached programs is noisy on CPU
         from sparse_jax.study.execute import execute
 
-        if not execute(study, grid.study, store):
+        if not execute(study, grid.study, store, interrupt):
             print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
             return INTERRUPTED
     print_summary(console, study, store.read_results())

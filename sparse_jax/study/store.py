@@ -79,9 +79,12 @@ class Store:
     def read_config(self) -> dict | None:
         """The study's config, None if there is none yet. Raises UserError if it is broken."""
         path = self.root / "config.json"
-        if not path.exists():
+        try:
+            config = _parse_object(path.read_bytes()) if path.exists() else {}
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        if config == {} and not path.exists():
             return None
-        config = _parse_object(path.read_bytes())
         if config is None:
             raise UserError(f"{path} is not a JSON object; restore it or choose another --workdir")
         return config

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +29,8 @@ def _shown(study: Study) -> list[str]:
 
 def make_console(**options: Any) -> Console:
     """A console that wraps at the terminal's width, and not in a file or a pipe."""
-    console = Console(highlight=False, **options)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE, **options)
+    console = Console(highlight=False, markup=False, **options)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDE, **options)
 
 
 def _setting_cells(run: Run, names: Sequence[str]) -> list[str]:
@@ -61,22 +62,26 @@ def _statuses(results: Sequence[dict]) -> str:
 def print_summary(console: Console, study: Study, results: dict[str, dict]) -> None:
     """Mean and t interval over seeds of every setting. Collapsed and diverged runs count, and are named."""
     names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
-    table = Table(box=box.SIMPLE_HEAD, caption=f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval")
+    failed = any(result["status"] != "ok" for result in results.values())
+    caption = f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, pad_edge=False)
     for name in names:
-        table.add_column(name)
-    for name in ("sparsity", "connections", "seeds", "test accuracy", "val accuracy", "status"):
-        table.add_column(name, justify="left" if name == "status" else "right")
+        table.add_column(name, no_wrap=True)
+    for name in ("sparsity", "connections", "seeds", "test", "val"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if failed:
+        table.add_column("status")
     for group in _by_setting(study.runs):
         done = [results[run.id] for run in group if run.id in results]
         if done:
             table.add_row(
                 *_setting_cells(group[0], names),
-                f"{done[0]['sparsity']:.4f}",
-                f"{done[0]['connections']:,}",
+                f"{np.mean([result['sparsity'] for result in done]):.4f}",
+                f"{np.mean([result['connections'] for result in done]):,.0f}",
                 str(len(done)),
                 _percent([result["test_accuracy"] for result in done]),
                 _percent([result["val_accuracy"] for result in done]),
-                _statuses(done),
+                *([_statuses(done)] if failed else []),
             )
     console.print(table)
 

@@ -1,5 +1,6 @@
 """Train the runs of one group together: the host's loop around the compiled programs."""
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
-from sparse_jax.training.cohort import abstract_state
+from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -28,7 +29,9 @@ class Group(NamedTuple):
     runs: tuple[Run, ...]
     fns: TrainFns
     hyper: HyperParams  # with a leading axis of runs, padded
+    mesh: jax.sharding.Mesh
     data: Data
+    finished: frozenset[str]  # the runs that have results already, of an earlier session
     majority: float  # share of the largest class in the test part
     lanes: int  # runs that share an instruction
 
@@ -68,6 +71,7 @@ class Trainer:
         self.group, self.store, self.interrupt, self.monitor = group, store, interrupt, monitor
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
         self.checkpoint_seconds = checkpoint_seconds
+        self.pending = [run for run in group.runs if run.id not in group.finished]
         self.pace = _Pace()
 
     def train(self) -> bool:
@@ -80,28 +84,34 @@ class Trainer:
                 step, state = self._chunk(step, state)
                 if self.interrupt.asked or time.monotonic() - self.saved_at >= self.checkpoint_seconds:
                     seconds = before + time.monotonic() - started
-                    checkpoints.save(step, state, {"seconds": seconds})
+                    self._save(checkpoints, step, state, seconds)
                     self.saved_at, saved = time.monotonic(), step
                 if self.interrupt.asked:
                     return False
             seconds = before + time.monotonic() - started
             if saved < step:
-                checkpoints.save(step, state, {"seconds": seconds})
-            checkpoints.wait()
+                self._save(checkpoints, step, state, seconds)
+            checkpoints.keep_newest()
         self._write_results(state, seconds / len(self.group.runs))
-        self.monitor.end(self.group.id, len(self.group.runs), seconds)
+        self.monitor.end(self.group.id, len(self.pending), seconds)
         return True
+
+    def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:
+        checkpoints.save(step, without_padding(state, len(self.group.runs)), {"seconds": seconds})
 
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
-        fns, data = self.group.fns, self.group.data
-        restored = checkpoints.restore(abstract_state(fns, self.group.hyper, data))
-        step, state, meta = restored or (0, fns.init(self.group.hyper, data), {"seconds": 0.0})
-        for run in self.group.runs:
+        group = self.group
+        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, group.data, len(group.runs)))
+        if restored is None:
+            step, state, seconds = 0, group.fns.init(group.hyper, group.data), 0.0
+        else:
+            step, saved, meta = restored
+            state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]
+        for run in self.pending:
             self.store.truncate_metrics(run.id, step)
-        self.monitor.begin(self.group.id)
-        self.monitor.skip(step * len(self.group.runs))
-        return step, state, meta["seconds"]
+        self.monitor.begin(group.id, step * len(self.pending))
+        return step, state, seconds
 
     def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
         """Some optimiser steps, at most to the next event, and that event if it is reached."""
@@ -113,7 +123,7 @@ class Trainer:
         after = step + count
         if after == event:
             after, state = self._event(after, state)
-        self.monitor.advance((after - step) * len(self.group.runs))
+        self.monitor.advance((after - step) * len(self.pending))
         return after, state
 
     def _event(self, step: int, state: RunState) -> tuple[int, RunState]:
@@ -129,19 +139,20 @@ class Trainer:
 
     def _evaluate(self, step: int, state: RunState) -> RunState:
         state, report = self.group.fns.validate(state, self.group.data)
-        report = jax.tree.map(np.asarray, report)
+        report = jax.device_get(report)
         for lane, run in enumerate(self.group.runs):
-            self.store.append_metrics(run.id, self._metrics(step, run, _lane(report, lane)))
+            if run in self.pending:
+                self.store.append_metrics(run.id, self._metrics(step, run, _lane(report, lane)))
         return state
 
     def _metrics(self, step: int, run: Run, report: Report) -> dict[str, Any]:
         return {
             "step": step,
             "epoch": step // self.problem.steps_per_epoch,
-            "train_loss": report.train.loss,
-            "train_accuracy": report.train.accuracy,
-            "val_loss": report.validation.loss,
-            "val_accuracy": report.validation.accuracy,
+            "train_loss": rows.number(report.train.loss),
+            "train_accuracy": rows.share(report.train.correct, report.train_examples),
+            "val_loss": rows.number(report.validation.loss),
+            "val_accuracy": rows.share(report.validation.correct, self.problem.validation),
             "sparsity": rows.sparsity(run, int(report.connections)),
             "connections": rows.all_connections(run, int(report.connections)),
             "explored": rows.explored(run, int(report.explored)),
@@ -156,37 +167,44 @@ class Trainer:
         parts = {"train": ends[0:2], "val": ends[1:3], "test": ends[2:4]}
 
         def evaluate(network: RunState | Best, part: str) -> Evaluation:
-            result = self.group.fns.evaluate(network.params, network.model_state, self.group.data, *parts[part])
-            return jax.tree.map(np.asarray, result)
+            return self.group.fns.evaluate(network.params, network.model_state, self.group.data, *parts[part])
 
-        last = {part: evaluate(state, part) for part in parts}  # NaN for an empty validation part
-        best = evaluate(state.best, "test") if state.best else None
-        host = jax.device_get((state.params, state.topology.masks))
+        evaluations = {part: evaluate(state, part) for part in parts}
+        if state.best is not None:
+            evaluations["test_at_best"] = evaluate(state.best, "test")
+        host, evaluations = jax.device_get((state._replace(key=None, opt_state=None), evaluations))
         for lane, run in enumerate(self.group.runs):
-            result = self._result(run, lane, state, last)
-            if best is not None:
-                result |= {
-                    "best_val_accuracy": float(state.best.accuracy[lane]),
-                    "test_accuracy_at_best_val": float(best.accuracy[lane]),
-                }
-            result |= {"seconds": round(seconds, 3), "digest": digest(_lane(host, lane))}
-            self.store.write_result(run.id, result)
+            if run in self.pending:
+                result = self._result(run, _lane(host, lane), _lane(evaluations, lane))
+                self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
 
-    def _result(self, run: Run, lane: int, state: RunState, last: dict[str, Evaluation]) -> dict[str, Any]:
-        masks = {name: int(mask[lane].sum()) for name, mask in state.topology.masks.items()}
-        connections, weights = sum(masks.values()), sum(leaf[lane].size for leaf in jax.tree.leaves(state.params))
-        test_accuracy = float(last["test"].accuracy[lane])
-        return rows.describe_settings(run) | {
+    def _result(self, run: Run, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+        problem, topology = self.problem, state.topology
+        by_layer = {name: int(mask.sum()) for name, mask in topology.masks.items()}
+        connections, weights = sum(by_layer.values()), sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        examples = {"train": problem.train, "val": problem.validation, "test": problem.test}
+        accuracy = {part: rows.share(evaluations[part].correct, count) for part, count in examples.items()}
+        losses = {part: rows.number(evaluations[part].loss) for part in examples}
+        finite = all(math.isfinite(losses[part]) for part in examples if examples[part])
+        result = rows.describe_settings(run) | {
             "sparsity": rows.sparsity(run, connections),
+            "kernel_sparsity": rows.kernel_sparsity(run, connections),
             "connections": rows.all_connections(run, connections),
-            "connections_by_layer": masks,
-            "parameters": weights - run.problem.masked_size + connections,
-            **{f"{part}_accuracy": float(last[part].accuracy[lane]) for part in last},
-            **{f"{part}_loss": float(last[part].loss[lane]) for part in last},
-            "status": rows.status(
-                bool(state.diverged[lane]), test_accuracy, self.group.majority, self.problem.test
-            ),
-            "lane_width": self.group.lanes,
+            "connections_by_layer": by_layer,
+            "parameters": weights - problem.masked_size + connections,
+            "explored": rows.explored(run, sum(int(mask.sum()) for mask in topology.explored.values())),
+            **{f"{part}_accuracy": value for part, value in accuracy.items()},
+            **{f"{part}_loss": value for part, value in losses.items()},
+            "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
+            "lanes": self.group.lanes,
+            "digest": digest((state.params, topology.masks)),
+        }
+        if state.best is None:
+            return result
+        at_best = evaluations["test_at_best"].correct
+        return result | {
+            "best_val_accuracy": rows.share(state.best.correct, problem.validation),
+            "test_accuracy_at_best_val": rows.share(at_best, problem.test),
         }
 
 

@@ -127,6 +127,12 @@ class Checkpoints:
         with self._failures_named():
             self._manager.wait_until_finished()
 
+    def keep_newest(self) -> None:
+        """Wait as `wait` does, then delete all steps but the newest: the training is over."""
+        self.wait()
+        for step in sorted(self._manager.all_steps())[:-1]:
+            self._manager.delete(step)
+
     def close(self) -> None:
         """Wait as `wait` does, then free the threads, also if the last write failed."""
         try:

@@ -64,20 +64,32 @@ def make_cohort(fns: TrainFns, layout: str, mesh: jax.sharding.Mesh) -> TrainFns
     )
 
 
-def abstract_state(cohort: TrainFns, hyper: HyperParams, data: Data) -> Any:
-    """Shapes, dtypes and placement of the state that `cohort.init` returns, without computing it."""
-    sharding = jax.tree.leaves(hyper)[0].sharding
+def abstract_state(cohort: TrainFns, hyper: HyperParams, data: Data, runs: int) -> Any:
+    """Shapes and dtypes of `without_padding(cohort.init(hyper, data), runs)`, without computing it."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype),
         jax.eval_shape(cohort.init, hyper, data),
     )
 
 
+def without_padding(tree: Any, runs: int) -> Any:
+    """The first `runs` runs: what a checkpoint holds, whatever the devices."""
+    return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == runs else leaf[:runs], tree)
+
+
+def place(tree: Any, width: int, mesh: jax.sharding.Mesh) -> Any:
+    """`tree`, with a leading axis of runs, padded to `width` by repeating the last run, on the mesh."""
+
+    def padded(leaf):
+        index = np.minimum(np.arange(width), leaf.shape[0] - 1)
+        return leaf if leaf.shape[0] == width else leaf[index]
+
+    return jax.device_put(jax.tree.map(padded, tree), jax.NamedSharding(mesh, jax.P(RUN)))
+
+
 def stack(runs: list[HyperParams], width: int, mesh: jax.sharding.Mesh) -> HyperParams:
     """The hyper-parameters of all runs with a leading axis, padded to `width` by repeating the last run."""
-    padded = runs + [runs[-1]] * (width - len(runs))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
-    return jax.device_put(stacked, jax.NamedSharding(mesh, jax.P(RUN)))
+    return place(jax.tree.map(lambda *leaves: np.stack(leaves), *runs), width, mesh)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -9,15 +9,13 @@ import jax
 from sparse_jax.config import AUTO, StudyConfig
 from sparse_jax.training.cohort import make_mesh
 
-LANES = {"vmap": 32, "map": 8}
-
 
 class Hardware(NamedTuple):
     """The devices of a study and how the runs of a cohort share them."""
 
     devices: tuple[jax.Device, ...]
     layout: str  # vmap or map
-    lane_width: int  # runs at once on a device
+    lane_width: int  # runs that train together: lanes of a device with vmap, of all devices with map
 
     @property
     def description(self) -> str:
@@ -29,19 +27,16 @@ class Hardware(NamedTuple):
         """How many runs share an instruction: the bits of a result depend on it."""
         return self.lane_width if self.layout == "vmap" else 1
 
-    def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
-        """The mesh for a cohort of `runs` runs, and the width of the groups it is cut into.
+    def group_size(self) -> int:
+        """The most runs that train together. With map it does not depend on the devices, nor does a result."""
+        return self.lane_width * (len(self.devices) if self.layout == "vmap" else 1)
 
-        The mesh has no more devices than there is work for. Its size divides the width, which is fixed with
-        vmap; with map the groups are made as equal as can be.
-        """
-        filled = -(-runs // self.lane_width) if self.layout == "vmap" else runs
-        used = min(len(self.devices), filled)
-        mesh, width = make_mesh(self.devices[:used]), used * self.lane_width
-        if self.layout == "map":
-            groups = -(-runs // width)
-            width = -(-runs // (groups * used)) * used
-        return mesh, width
+    def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
+        """The mesh for a group of `runs` runs, with no more devices than there is work for, and its padded width."""
+        lanes = self.lanes
+        used = min(len(self.devices), -(-runs // lanes))
+        width = used * lanes if self.layout == "vmap" else -(-runs // used) * used
+        return make_mesh(self.devices[:used]), width
 
 
 def _cores() -> int:
@@ -65,4 +60,4 @@ def set_up(study: StudyConfig) -> Hardware:
     layout = study.layout
     if layout == AUTO:
         layout = "map" if study.exact_seeds or devices[0].platform == "cpu" else "vmap"
-    return Hardware(devices, layout, LANES[layout] if study.lane_width == AUTO else study.lane_width)
+    return Hardware(devices, layout, study.lane_width)

@@ -1,6 +1,5 @@
 """Optimisers and learning-rate schedules, built inside the traced program so that rates may differ by run."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,19 +10,24 @@ import optax
 from sparse_jax.config import RunConfig
 from sparse_jax.topology.masks import Masks, mask_tree, name_of
 
-Rate = Callable[[jax.Array], jax.Array]  # step -> learning rate
+Factor = Callable[[jax.Array], jax.Array]  # step -> factor of the learning rate
 
 
-def _decays_at(config: RunConfig, steps: int) -> dict[int, float]:
-    """Step -> factor; in a short training two decays may fall on one step."""
-    decays = Counter(round(share * steps) for share in config.lr_decay_at)
-    return {step: config.lr_decay_factor**count for step, count in decays.items()}
+def _cosine(config: RunConfig, steps: int) -> Factor:
+    return lambda step: (1 + jnp.cos(jnp.pi * step / steps)) / 2
 
 
-LR_SCHEDULES: dict[str, Callable[[RunConfig, jax.Array, int], Rate]] = {
-    "constant": lambda config, rate, steps: lambda step: rate,
-    "cosine": lambda config, rate, steps: lambda step: rate * (1 + jnp.cos(jnp.pi * step / steps)) / 2,
-    "step": lambda config, rate, steps: optax.piecewise_constant_schedule(rate, _decays_at(config, steps)),
+def _step(config: RunConfig, steps: int) -> Factor:
+    """The decay factor once for every share of training that is over."""
+    decays = jnp.array([round(share * steps) for share in config.lr_decay_at])
+    return lambda step: config.lr_decay_factor ** jnp.sum(step >= decays)
+
+
+# name -> (config, steps of the training) -> factor of the learning rate by step
+LR_SCHEDULES: dict[str, Callable[[RunConfig, int], Factor]] = {
+    "constant": lambda config, steps: jnp.ones_like,
+    "cosine": _cosine,
+    "step": _step,
 }
 
 
@@ -37,7 +41,7 @@ def _l2(decay: jax.Array, optimizer: optax.GradientTransformation) -> optax.Grad
 
 
 # name -> (config, learning rate, weight decay) -> optax transformation
-OPTIMIZERS: dict[str, Callable[[RunConfig, Rate, jax.Array], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[RunConfig, jax.Array, jax.Array], optax.GradientTransformation]] = {
     "sgd": lambda config, rate, decay: _l2(decay, optax.sgd(rate)),
     "momentum": lambda config, rate, decay: _l2(decay, optax.sgd(rate, config.momentum)),
     "nesterov": lambda config, rate, decay: _l2(decay, optax.sgd(rate, config.momentum, nesterov=True)),
@@ -46,12 +50,12 @@ OPTIMIZERS: dict[str, Callable[[RunConfig, Rate, jax.Array], optax.GradientTrans
 }
 
 
-def make_optimizer(
-    config: RunConfig, learning_rate: jax.Array, weight_decay: jax.Array, steps: int
-) -> optax.GradientTransformation:
-    """The optimiser of a run of `steps` steps; both rates float32[] and possibly traced."""
-    rate = LR_SCHEDULES[config.lr_schedule](config, learning_rate, steps)
-    return OPTIMIZERS[config.optimizer](config, rate, weight_decay)
+def make_optimizer(config: RunConfig, rate: jax.Array, decay: jax.Array) -> optax.GradientTransformation:
+    """The optimiser of a run at one step; learning rate and weight decay float32[] and possibly traced.
+
+    The schedule stays outside, because optax would count optimiser steps only.
+    """
+    return OPTIMIZERS[config.optimizer](config, rate, decay)
 
 
 def zero_slots(tx: optax.GradientTransformation, opt_state: Any, params: Any, kept: Masks) -> Any:

@@ -34,7 +34,7 @@ class Running(NamedTuple):
 class Best(NamedTuple):
     """The network of highest validation accuracy so far, the earlier one of equals."""
 
-    accuracy: jax.Array  # float32[], -1 before the first evaluation
+    correct: jax.Array  # int32[], examples of the validation part; -1 before the first evaluation
     step: jax.Array  # int32[]
     params: Any
     model_state: Any
@@ -55,17 +55,18 @@ class RunState(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Loss and accuracy over a part of the data."""
+    """Loss and hits over a part of the data; the host divides, so that equal accuracies are equal."""
 
-    loss: jax.Array  # float32[], mean
-    accuracy: jax.Array  # float32[], in [0, 1]
+    loss: jax.Array  # float32[], mean; NaN of nothing
+    correct: jax.Array  # int32[], examples
 
 
 class Report(NamedTuple):
     """What one run says of itself at an evaluation."""
 
     train: Evaluation  # means over the training batches since the last report, dropout on
-    validation: Evaluation  # NaN without a validation part
+    train_examples: jax.Array  # int32[], in those batches
+    validation: Evaluation  # of nothing without a validation part
     connections: jax.Array  # int32[]
     explored: jax.Array  # int32[], connections active now or at any time before
     moved: jax.Array  # int32[], since the last report

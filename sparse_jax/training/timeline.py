@@ -1,16 +1,20 @@
 """When things happen in a run: the host counts steps, the compiled programs do them."""
 
 import math
+from fractions import Fraction
 
 from sparse_jax.config import RunConfig
 from sparse_jax.training.problem import Problem
 
 
+def stop_step(config: RunConfig, problem: Problem) -> int:
+    """The first step at which no update is made any more: the stop fraction of training, rounded up."""
+    return math.ceil(Fraction(str(config.stop_fraction)) * problem.steps)
+
+
 def update_due(config: RunConfig, problem: Problem, step: int) -> bool:
     """Whether the topology is updated at `step`: every interval, after the start and before the stop."""
-    if config.interval is None or step == 0 or step % config.interval:
-        return False
-    return step < config.stop_fraction * problem.steps
+    return config.interval is not None and step % config.interval == 0 and 0 < step < stop_step(config, problem)
 
 
 def evaluation_due(problem: Problem, step: int) -> bool:
@@ -29,13 +33,13 @@ def next_event(config: RunConfig, problem: Problem, step: int) -> int:
     return event
 
 
-def last_update(config: RunConfig, problem: Problem) -> int:
-    """The step of the last topology update; 0 if there is none."""
-    return updates(config, problem) * config.interval
-
-
 def updates(config: RunConfig, problem: Problem) -> int:
     """How many topology updates a run makes."""
     if config.interval is None:
         return 0
-    return len(range(config.interval, math.ceil(config.stop_fraction * problem.steps), config.interval))
+    return len(range(config.interval, stop_step(config, problem), config.interval))
+
+
+def last_update(config: RunConfig, problem: Problem) -> int:
+    """The step of the last topology update; 0 if there is none."""
+    return updates(config, problem) * config.interval
