@@ -297,7 +297,7 @@ def test_names_can_be_files(tmp_path, monkeypatch):
     deep = ("softsign", "softplus") * 25
     study = study_of(
         dataset=paths, batch_size=[1], activation=[deep], hidden_sizes=[(9,) * 50], sparsity=[1e-5, 0.5], num_seeds=2,
-        interval=["1"], epochs=[1],
+        interval=["1"], epochs=[1], validation_fraction=[0.0],
     )  # fmt: skip
     assert len({run.id for run in study.runs}) == 16
     store = open_store(tmp_path / "work")

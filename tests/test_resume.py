@@ -1,11 +1,14 @@
 """Interrupted and continued studies end as uninterrupted ones."""
 
 import random
+import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
+from sparse_jax.study.store import open_store
 from tests.program import SMALL, outcome, run, start
 
 STUDY = (
@@ -141,3 +144,63 @@ def test_a_second_launch_is_refused_while_the_first_lives(tmp_path):
         process.kill()
         process.communicate()
     assert run(*STUDY, cwd=tmp_path).returncode == 0
+
+
+def test_a_study_goes_on_with_other_devices(reference, tmp_path):
+    process = start(*STUDY, "--num_seeds=1", cwd=tmp_path)
+    wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    for devices in (1, 3):
+        ended = run(*STUDY, f"--cpu_devices={devices}", cwd=tmp_path)
+        assert ended.returncode == 0
+        assert "passed over" not in ended.stderr
+        assert "begun under other device" in ended.stderr or devices == 3
+    assert outcome(tmp_path / "study") == reference[0]
+
+
+def test_the_metrics_of_finished_runs_survive_the_training_of_others(reference, tmp_path):
+    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    lost = next((tmp_path / "study" / "runs").iterdir())
+    (lost / "result.json").unlink()
+    shutil.rmtree(tmp_path / "study" / "checkpoints")
+    (tmp_path / "study" / "metrics" / f"{lost.name}.jsonl").unlink()
+    process = start(*STUDY, cwd=tmp_path)
+    wait_for(tmp_path, f"study/metrics/{lost.name}.jsonl", process)
+    process.kill()
+    process.communicate()
+    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "study") == reference[0]
+
+
+def test_who_comes_second_to_an_empty_workdir_writes_no_config(tmp_path):
+    store = open_store(tmp_path / "study")
+    with store.lock("study"):
+        ended = run(*STUDY, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "in use by process" in ended.stderr
+    assert not (tmp_path / "study" / "config.json").exists()
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.normal(size=(60, 3)), "y_train": np.arange(60) % 2}
+    arrays |= {"x_test": rng.normal(size=(20, 3)), "y_test": np.arange(20) % 2}
+    np.savez(tmp_path / "set.npz", **arrays)
+    command = (*SMALL, "--dataset=set.npz", "--train_size=0", "--sparsity=0.5", "--workdir=w")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    next((tmp_path / "w" / "runs").iterdir()).joinpath("result.json").unlink()
+    np.savez(tmp_path / "set.npz", **arrays | {"x_test": -arrays["x_test"]})
+    ended = run(*command, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "set.npz is not the one this study was begun on" in ended.stderr
+
+
+def test_another_number_of_lanes_is_refused(tmp_path):
+    command = (*SMALL, "--sparsity=0.5", "--workdir=w")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    assert run(*command, "--lane_width=3", cwd=tmp_path).returncode == 0  # map has one lane whatever the width
+    ended = run(*command, "--layout=vmap", "--lane_width=2", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "begun with 1 lanes, not 2" in ended.stderr

@@ -3,12 +3,15 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 from sparse_jax.analysis.statistics import t_interval
 from sparse_jax.study.rows import COLUMNS, LEADING, status
+from sparse_jax.study.store import open_store
+from sparse_jax.training.hardware import Hardware
 from tests.program import SMALL, rows, run
 
 METHODS = ("dense", "static", "set", "set_magnitude", "rigl")
@@ -128,3 +131,52 @@ def test_intervals_cover_as_often_as_they_say():
         covered += abs(mean - 3) <= half_width
     assert stats.binomtest(covered, 2000, 0.9).pvalue > 1e-4
     assert t_interval([1.5], 0.95) == (1.5, None)
+
+
+def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
+    from sparse_jax.config import StudyConfig
+    from sparse_jax.study import execute
+    from sparse_jax.study.interrupt import Interrupt
+    from tests.test_grid import study_of
+
+    made, make_cohort = [], execute.make_cohort
+    monkeypatch.setattr(execute, "make_cohort", lambda *args: made.append(make_cohort(*args)) or made[-1])
+    monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
+    monkeypatch.setattr(execute, "set_up", lambda settings: Hardware(tuple(jax.devices()[:1]), "map", 32))
+    study = study_of(
+        method=["set", "static"], activation=[("relu",), ("tanh",)], sparsity=[0.2, 0.4, 0.6, 0.8, 0.9], num_seeds=3,
+        train_size=[200], hidden_sizes=[(9,)], batch_size=[20], epochs=[2],
+    )  # fmt: skip
+    store = open_store(tmp_path / "w")
+    store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
+    assert execute.execute(study, StudyConfig(), store, Interrupt())
+    assert len(study.runs) == len(store.read_results()) == 60
+    assert len(made) == 4
+    programs = [getattr(fns, name) for fns in made for name in ("init", "steps", "validate", "evaluate")]
+    assert {program._cache_size() for program in programs} == {1}
+    assert sorted(fns.update._cache_size() for fns in made) == [0, 0, 1, 1]  # static has none
+
+
+def test_a_loss_that_breaks_down_at_the_end_is_divergence(tmp_path):
+    one_step = ("--dataset=synthetic", "--batch_size=1800", "--epochs=1", "--optimizer=sgd", "--learning_rate=1e29")
+    assert run(*one_step, "--workdir=w", cwd=tmp_path).returncode == 0
+    assert rows(tmp_path / "w")[0]["status"] == "diverged"
+
+
+def test_the_largest_class_is_that_of_the_test_part(tmp_path):
+    x, y = np.zeros((100, 2)), np.arange(100) % 2
+    test_labels = np.array([0] * 19 + [1])
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=np.zeros((20, 2)), y_test=test_labels)
+    command = ("--dataset=set.npz", "--batch_size=10", "--epochs=1", "--sparsity=0.5", "--workdir=w")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    (row,) = rows(tmp_path / "w")  # blind: right for 95 % of the test part, or for 5 %
+    assert row["test_accuracy"] in ("0.95", "0.05")
+    assert row["status"] == "collapsed"
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
+    x, y = np.eye(6), np.arange(6) % 2
+    np.savez(tmp_path / "p[red].npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    ended = run("--dataset=p[red].npz,digits", "--batch_size=2", "--validation_fraction=0", "--dry_run", cwd=tmp_path)
+    assert ended.returncode == 0
+    assert "p[red].npz" in ended.stdout

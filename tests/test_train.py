@@ -1,0 +1,146 @@
+"""The training of one run: evaluation, the best network, the course of an update, what it may look at."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_jax.data.batches import batch_indices
+from sparse_jax.training import train
+from sparse_jax.training.timeline import stop_step
+from sparse_jax.training.train import make_train
+from tests.test_laws import compiled, equal
+from tests.tiny import SIZES, make_config, make_data, make_hyper, make_tiny_problem
+
+TRAIN, VALIDATION, TEST = SIZES
+
+
+def forward(params, x):
+    """The ReLU network of `tests.tiny` in NumPy, float64."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    for layer in ("dense_0", "dense_1"):
+        x = np.maximum(x @ np.float64(params[layer]["kernel"]) + np.float64(params[layer]["bias"]), 0)
+    return x @ np.float64(params["output"]["kernel"]) + np.float64(params["output"]["bias"])
+
+
+def evaluated(params, data, rows):
+    """(mean cross entropy, hits) of the rows in NumPy."""
+    x = (np.asarray(data.x) - data.normalization.shift) * data.normalization.scale
+    logits, y = forward(params, x)[rows], np.asarray(data.y)[rows]
+    log_sum = np.log(np.exp(logits).sum(-1))
+    return np.mean(log_sum - logits[np.arange(len(y)), y]), int((logits.argmax(-1) == y).sum())
+
+
+def trained(config, epochs, hyper=None):
+    """The states after each epoch, each validated, with the reports."""
+    fns, data, hyper = compiled(config), make_data(), hyper or make_hyper(config)
+    state, history = fns.init(hyper, data), []
+    for _ in range(epochs):
+        state = fns.steps(state, hyper, data, jnp.int32(4))
+        state, report = fns.validate(state, data)
+        history.append((state, report))
+    return history
+
+
+@pytest.mark.parametrize("batch", [1000, 5, 7])
+def test_evaluation_equals_numpy_whatever_the_batch(batch, monkeypatch):
+    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    config, data = make_config("set"), make_data()
+    fns = make_train(config, make_tiny_problem(config))
+    state = compiled(config).init(make_hyper(config), data)
+    for start, stop in ((0, 32), (32, 40), (40, 52), (3, 4), (51, 52)):
+        loss, hits = evaluated(state.params, data, slice(start, stop))
+        ours = jax.jit(fns.evaluate)(state.params, state.model_state, data, jnp.int32(start), jnp.int32(stop))
+        np.testing.assert_allclose(ours.loss, loss, rtol=1e-5)
+        assert ours.correct == hits
+
+
+def test_the_best_network_is_that_of_the_first_highest_validation_accuracy():
+    config = make_config("static", learning_rate=0.3)
+    history = trained(config, 8, make_hyper(config, learning_rate=np.float32(0.6)))
+    hits = [int(report.validation.correct) for _, report in history]
+    assert hits.index(max(hits)) < len(hits) - 1, "the last is the best: the test says nothing"
+    assert min(hits) < max(hits)
+    for seen in range(1, len(history) + 1):
+        first = hits.index(max(hits[:seen]))
+        best = history[seen - 1][0].best
+        assert (int(best.correct), int(best.step)) == (hits[first], 4 * (first + 1))
+        equal(best.params, history[first][0].params)
+
+
+def test_a_report_covers_what_was_trained_since_the_last_one():
+    config = make_config("static")
+    history = trained(config, 3)
+    data, hyper = make_data(), make_hyper(config)
+    state = compiled(config).init(hyper, data)
+    for _, report in history:
+        losses, hits = [], 0
+        for _ in range(4):
+            rows = batch_indices(jax.random.fold_in(state.key, train.ORDER), state.step, TRAIN, 8)
+            loss, correct = evaluated(state.params, data, np.asarray(rows))
+            losses, hits = [*losses, loss], hits + correct
+            state = compiled(config).steps(state, hyper, data, jnp.int32(1))
+        np.testing.assert_allclose(report.train.loss, np.mean(losses), rtol=1e-5)
+        assert (int(report.train.correct), int(report.train_examples)) == (hits, TRAIN)
+    _, nothing = compiled(config).validate(history[-1][0], data)
+    assert math.isnan(nothing.train.loss)
+    assert nothing.train_examples == 0
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", "granet"])
+def test_training_does_not_look_at_validation_or_test(method):
+    config = make_config(method)
+    data, hyper = make_data(), make_hyper(config)
+    poisoned = data._replace(x=data.x.at[TRAIN:].set(1e9), y=data.y.at[TRAIN:].set(0))
+    fns = compiled(config)
+    ends = []
+    for source in (data, poisoned):
+        state = fns.init(hyper, source)
+        for _ in range(3):
+            state = fns.update(fns.steps(state, hyper, source, jnp.int32(3)), hyper, source)
+        ends.append(state)
+    equal(*ends)
+
+
+@pytest.mark.parametrize(("method", "schedule"), [("rigl", "cosine"), ("set", "constant"), ("set", "linear")])
+def test_an_update_moves_the_scheduled_share(method, schedule):
+    """Of 40 steps the stop is at 24: f(t) = ζ/2 (1 + cos πt/24), ζ, or ζ (1 − t/24)."""
+    config = make_config(method, interval=6, stop_fraction=0.6, drop_schedule=schedule)
+    assert stop_step(config, make_tiny_problem(config)) == 24
+    fns, hyper, data = compiled(config), make_hyper(config, sparsity=0.7), make_data()
+    state = fns.init(hyper, data)
+    while state.step < 24:
+        state = fns.steps(state, hyper, data, 6 - state.step % 6)
+        course = {
+            "cosine": (1 + math.cos(math.pi * int(state.step) / 24)) / 2,
+            "constant": 1,
+            "linear": 1 - int(state.step) / 24,
+        }[schedule]
+        expected = 0
+        for name, mask in state.topology.masks.items():
+            layer = name.split("/")[0]
+            weight, mask = np.asarray(state.params[layer]["kernel"]), np.asarray(mask)
+            groups = [mask & ~(weight < 0), mask & (weight < 0)] if method == "set" else [mask]
+            expected += sum(math.floor(np.float32(0.3 * course) * np.float32(group.sum())) for group in groups)
+        before = int(state.running.moved)
+        state = fns.update(state, hyper, data)
+        assert int(state.running.moved) - before == expected
+
+
+def test_the_learning_rate_follows_the_steps_of_the_run_not_of_the_optimizer():
+    """With sgd and a zero loss gradient nothing but the decay moves a weight: w ← w (1 − lr(t) λ)."""
+    config = make_config("rigl", optimizer="sgd", lr_schedule="cosine", interval=2)
+    fns, data = compiled(config), make_data()
+    hyper = make_hyper(config, drop_fraction=np.float32(0))
+    state = fns.init(hyper, data)
+    for _ in range(5):
+        state = fns.update(fns.steps(state, hyper, data, jnp.int32(1)), hyper, data)
+    assert state.step == 10
+    after = fns.steps(state, hyper, data, jnp.int32(1))
+    plain = dataclasses.replace(config, lr_schedule="constant")
+    rate = np.float32(0.1 * (1 + math.cos(math.pi * 10 / 40)) / 2)
+    same = compiled(plain).steps(state, hyper._replace(learning_rate=rate), data, jnp.int32(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), after.params, same.params)
