@@ -9,10 +9,18 @@ import pytest
 from scipy import stats
 
 from sparse_jax.analysis.statistics import t_interval
+from sparse_jax.config import StudyConfig
+from sparse_jax.data.normalization import fit
+from sparse_jax.study import execute
+from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
+from sparse_jax.study.train_group import hyper_params
+from sparse_jax.training.checkpoint import Checkpoints
+from sparse_jax.training.cohort import abstract_state, make_mesh, stack
 from sparse_jax.training.hardware import Hardware
 from tests.program import SMALL, rows, run
+from tests.test_grid import study_of
 
 METHODS = ("dense", "static", "set", "set_magnitude", "rigl")
 
@@ -133,28 +141,61 @@ def test_intervals_cover_as_often_as_they_say():
     assert t_interval([1.5], 0.95) == (1.5, None)
 
 
-def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
-    from sparse_jax.config import StudyConfig
-    from sparse_jax.study import execute
-    from sparse_jax.study.interrupt import Interrupt
-    from tests.test_grid import study_of
+class InProcess:
+    """A study executed in this process, with what it compiled."""
 
-    made, make_cohort = [], execute.make_cohort
-    monkeypatch.setattr(execute, "make_cohort", lambda *args: made.append(make_cohort(*args)) or made[-1])
-    monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
-    monkeypatch.setattr(execute, "set_up", lambda settings: Hardware(tuple(jax.devices()[:1]), "map", 32))
-    study = study_of(
+    def __init__(self, folder, monkeypatch, **axes):
+        self.made, make_cohort = [], execute.make_cohort
+        monkeypatch.setattr(execute, "make_cohort", lambda *args: self.made.append(make_cohort(*args)) or self.made[-1])
+        monkeypatch.setattr(execute, "set_up", lambda settings: Hardware(tuple(jax.devices()[:1]), "map", 32))
+        monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
+        self.study, self.store = study_of(**axes), open_store(folder / "w")
+        self.store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
+        assert execute.execute(self.study, StudyConfig(), self.store, Interrupt())
+
+
+def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
+    done = InProcess(
+        tmp_path, monkeypatch,
         method=["set", "static"], activation=[("relu",), ("tanh",)], sparsity=[0.2, 0.4, 0.6, 0.8, 0.9], num_seeds=3,
         train_size=[200], hidden_sizes=[(9,)], batch_size=[20], epochs=[2],
     )  # fmt: skip
-    store = open_store(tmp_path / "w")
-    store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
-    assert execute.execute(study, StudyConfig(), store, Interrupt())
-    assert len(study.runs) == len(store.read_results()) == 60
-    assert len(made) == 4
-    programs = [getattr(fns, name) for fns in made for name in ("init", "steps", "validate", "evaluate")]
+    assert len(done.study.runs) == len(done.store.read_results()) == 60
+    assert len(done.made) == 4
+    programs = [getattr(fns, name) for fns in done.made for name in ("init", "steps", "validate", "evaluate")]
     assert {program._cache_size() for program in programs} == {1}
-    assert sorted(fns.update._cache_size() for fns in made) == [0, 0, 1, 1]  # static has none
+    assert sorted(fns.update._cache_size() for fns in done.made) == [0, 0, 1, 1]  # static has none
+
+
+def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_path, monkeypatch):
+    done = InProcess(
+        tmp_path, monkeypatch, num_seeds=3, train_size=[300], hidden_sizes=[(9,)], batch_size=[20], epochs=[6],
+        learning_rate=[0.5], sparsity=[0.8],
+    )  # fmt: skip
+    (cohort,), (fns,) = done.study.cohorts, done.made
+    mesh = make_mesh(jax.devices()[:1])
+    data, _ = execute.make_loader(".", done.store)(cohort.runs[0].config, mesh)
+    hyper = stack([hyper_params(run) for run in cohort.runs], 3, mesh)
+    with Checkpoints(done.store.checkpoints(f"{cohort.id}-0"), 1) as checkpoints:
+        _, state, _ = checkpoints.restore(abstract_state(fns, hyper, data, 3))
+    start, stop = np.int32(300), np.int32(300 + cohort.runs[0].problem.test)
+    at_best = fns.evaluate(state.best.params, state.best.model_state, data, start, stop).correct / (stop - start)
+    results = [done.store.read_results()[run.id] for run in cohort.runs]
+    np.testing.assert_allclose([result["test_accuracy_at_best_val"] for result in results], at_best, rtol=1e-6)
+    np.testing.assert_allclose([result["best_val_accuracy"] for result in results], state.best.correct / 30, rtol=1e-6)
+    assert any(result["test_accuracy_at_best_val"] != result["test_accuracy"] for result in results)
+
+
+def test_normalisation_is_fitted_on_the_training_part_alone(tmp_path):
+    store = open_store(tmp_path)
+    store.write_config({"data": {}})
+    (run,) = study_of(normalization=["zscore"]).runs
+    data, _ = execute.make_loader(".", store)(run.config, make_mesh(jax.devices()[:1]))
+    x, train = np.asarray(data.x), run.problem.train
+    alone, leaking = (fit("zscore", x[:stop]) for stop in (train, train + run.problem.validation))
+    np.testing.assert_array_equal(data.normalization.shift, alone.shift)
+    np.testing.assert_array_equal(data.normalization.scale, alone.scale)
+    assert (alone.shift != leaking.shift).any()
 
 
 def test_a_loss_that_breaks_down_at_the_end_is_divergence(tmp_path):
