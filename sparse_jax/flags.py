@@ -229,6 +229,7 @@ def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
         print(help_text(doc))
         sys.exit(0)
     program = Path(sys.argv[0]).name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's loader of cached programs is noisy on CPU
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
     try:

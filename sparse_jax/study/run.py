@@ -1,7 +1,6 @@
 """A study from its grid to its table. Imports jax only when everything is known to be in order."""
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,6 @@ def train_study(grid: Grid) -> int:
     with store.lock("study", *(cohort.id for cohort in study.cohorts)):
         if not _check(store, grid, runs):
             store.write_config({"settings": identity(grid), "runs": runs, "sessions": [], "data": {}})
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's loader of cached programs is noisy on CPU
         from sparse_jax.study.execute import execute
 
         if not execute(study, grid.study, store, interrupt):
