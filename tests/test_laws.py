@@ -249,7 +249,7 @@ def different_runs(config):
 
 
 @pytest.mark.parametrize("method", ["set", "rigl"])
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_mapped_run_equals_the_run_alone_bit_for_bit(method, devices):
     config = make_config(method)
     hypers = different_runs(config)

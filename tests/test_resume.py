@@ -65,7 +65,7 @@ def wait_for(path, pattern, process):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_asks_to_be_started_again(reference, tmp_path, number):
     process = start(*STUDY, cwd=tmp_path)
     wait_for(tmp_path, "study/metrics/*.jsonl", process)
