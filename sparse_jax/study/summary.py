@@ -64,7 +64,7 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
     names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
     failed = any(result["status"] != "ok" for result in results.values())
     caption = f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval"
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name, no_wrap=True)
     for name in ("sparsity", "connections", "seeds", "test", "val"):
