@@ -38,7 +38,7 @@ def _workdir(grid: Grid) -> Path:
 
 def _refuse_change(workdir: Path, saved: dict[str, Any], grid: Grid, runs: dict[str, Any]) -> None:
     """Refuse to continue a study as another one, by the name of the first setting that differs."""
-    if saved.keys() < {"settings", "runs", "sessions", "data"}:
+    if not {"settings", "runs", "sessions", "data"} <= saved.keys():
         raise UserError(f"{workdir / 'config.json'} is not that of a study: choose another --workdir")
     if saved["runs"] == _plain(runs):
         return
