@@ -62,8 +62,8 @@ def make_train(config: RunConfig, problem: Problem) -> TrainFns:
 
 def make_rule(config: RunConfig, drop_fraction: jax.Array, shrink_rate: jax.Array) -> Rule:
     """The method of a run; drop fraction and shrink rate, float32[], may be traced."""
-    course = DROP_SCHEDULES.get(config.drop_schedule, jnp.zeros_like)
-    density = DENSITY_SCHEDULES.get(config.density_schedule, jnp.zeros_like)
+    course = jnp.zeros_like if config.drop_schedule is None else DROP_SCHEDULES[config.drop_schedule]
+    density = jnp.zeros_like if config.density_schedule is None else DENSITY_SCHEDULES[config.density_schedule]
     return METHODS[config.method](Settings(lambda progress: drop_fraction * course(progress), density, shrink_rate))
 
 
