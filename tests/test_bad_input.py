@@ -138,6 +138,7 @@ REFUSED = {
     "--interval=100000": ["--interval=100000", "200 steps"],
     "--interval=10,21epoch": ["--interval=21epoch", "200 steps"],
     "--interval=100 --stop_fraction=0.5": ["--interval=100", "200 steps", "stop at step 100", "--interval=99"],
+    "--interval=1 --method=set,rigl": ["--interval=1", "rigl", "use 2"],
     "--epochs=0": ["--epochs", "[1, ∞)"],
     "--epochs=1e3": ["--epochs", "'1e3'", "integer"],
     "--num_seeds=0": ["--num_seeds", "[1, 65536]"],

@@ -61,6 +61,7 @@ def test_a_method_uses_the_settings_that_its_rule_needs(name):
     used, rule = set(USES["method"][name]), RULES[name]
     assert ("sparsity" in used) == rule.masked
     assert ("interval" in used) == (rule.update != "never") == (name in RECIPES)
+    assert (name in config.REPLACE_STEPS) == (rule.update == "instead_of_step")
     assert ("density_schedule" in used) == (rule.count == "schedule")
     assert ("shrink_rate" in used) == (rule.count == "accuracy")
     if name in RECIPES:
