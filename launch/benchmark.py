@@ -9,6 +9,7 @@ Examples:
   python launch/benchmark.py --smoke            one short round each: does it run?
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -89,20 +90,21 @@ def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
     from sparse_jax.data.arrays import DatasetInfo
     from sparse_jax.data.batches import Data
     from sparse_jax.data.normalization import fit
+    from sparse_jax.study.resolve import settings_of
     from sparse_jax.topology.allocation import allocate
     from sparse_jax.training.cohort import make_cohort, replicate, stack
     from sparse_jax.training.problem import make_problem
     from sparse_jax.training.state import HyperParams
     from sparse_jax.training.train import make_train
 
-    config = RunConfig(drop_schedule="constant", interval=100, stop_fraction=1.0, dense_layers=None)
+    config = dataclasses.replace(settings_of(RunConfig()), interval=100)
     x, y = _images()
     problem = make_problem(config, DatasetInfo("random", (28, 28, 1), 10, 20_000, 0), (20_000, 0, 0))
     counts = allocate("erk", problem.masked_shapes, sparsity=0.9, epsilon=None).counts
     counts = {name: np.int32(count) for name, count in counts.items()}
     hypers = [
         HyperParams(
-            np.uint32(seed), counts, counts, np.float32(0.3), np.float32(0), np.float32(0.05), np.float32(0)
+            np.uint32(seed), counts, counts, {"drop_fraction": np.float32(0.3)}, {}, np.float32(0.05), np.float32(0)
         )
         for seed in range(runs)
     ]
@@ -169,7 +171,7 @@ def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
     import jax
     import jax.numpy as jnp
 
-    from sparse_jax.topology.evolution import drop_and_grow
+    from sparse_jax.topology.evolution import drop, grow
     from sparse_jax.topology.initial import random_masks
 
     side, rounds = (100, 1) if smoke else (1000, 7)
@@ -182,7 +184,9 @@ def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
     @jax.jit
     def ours(mask, weight, key, fraction, count):
         growth = jax.random.bits(key, shape, jnp.uint32)
-        return drop_and_grow((mask,), jnp.abs(weight), growth, fraction, count)[0]
+        survivors = drop((mask,), jnp.abs(weight), fraction).reshape(1, -1)
+        grown = grow(survivors, growth.reshape(1, -1), count[None], jnp.ones((1, mask.size), bool))
+        return grown.reshape(shape)
 
     def rank(score):
         return jnp.argsort(jnp.argsort(score.ravel())).reshape(shape)

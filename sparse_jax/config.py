@@ -6,7 +6,7 @@ families stand here as literal tuples, and a test holds them equal to the keys o
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 DATASETS = (
     "digits", "synthetic", "mnist", "fashion_mnist", "cifar10", "madelon", "coil20", "prostate_ge",
@@ -19,73 +19,30 @@ ACTIVATIONS = (
     "srelu", "all_relu", "prelu", "linear",
 )
 METHODS = (
-    "dense", "static", "set", "set_magnitude", "accset", "accset_level", "rigl", "itop_random", "itop_gradient",
-    "itop_unexplored", "gmp", "granet",
+    "dense", "static", "set", "set_magnitude", "accset", "accset_level", "rigl", "snfs", "deepr", "dsr", "itop_random",
+    "itop_gradient", "itop_unexplored", "mest", "mest_soft", "gmp", "granet", "top_kast", "ac_dc", "srigl", "chts",
+    "lottery_ticket", "lr_rewinding",
 )  # fmt: skip
-ALLOCATIONS = ("uniform", "erdos_renyi", "erk")
-DROP_SCHEDULES = ("constant", "cosine", "linear")
+ALLOCATIONS = ("uniform", "uniform_dense_first", "erdos_renyi", "erk", "balanced", "global")
+DRAWN = ("random", "bernoulli", "fan_in", "fan_out", "expander", "small_world", "scale_free")
+SCORED = ("magnitude", "snip", "grasp", "synflow")
+INITIAL_TOPOLOGIES = (*DRAWN, "correlation", *SCORED)
+DROP_SCORES = ("magnitude", "random", "saliency", "magnitude_and_gradient", "sampled_magnitude")
+GROW_SCORES = ("random", "unexplored", "gradient", "momentum", "path3", "sampled_path3")
+SCOPES = ("layer", "global", "momentum", "gradient", "survivors")
+BIRTHS = ("zero", "kept", "fresh", "gradient")
+UPDATE_STEPS = ("take", "skip")
+DROP_SCHEDULES = ("constant", "cosine", "linear", "inverse_power")
+DENSITY_SCHEDULES = ("constant", "cubic", "linear", "sigmoid", "cyclic", "levels")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
-DENSITY_SCHEDULES = ("cubic", "linear")
 LR_SCHEDULES = ("constant", "cosine", "step")
 LAYOUTS = ("map", "vmap")
 
 AUTO = "auto"
-SPARSITY = 0.9  # where neither a sparsity nor an epsilon is given
-REPLACE_STEPS = ("rigl",)  # methods whose update takes the place of an optimiser step
-
-
-class Recipe(NamedTuple):
-    """What `auto` means for a method: the values of its paper (or of its reference code)."""
-
-    interval: str
-    stop_fraction: float
-    drop_fraction: float | None = None
-    drop_schedule: str | None = None
-    initial_sparsity: float | None = None
-    density_schedule: str | None = None
-
-
-RECIPES = {
-    "set": Recipe("1epoch", 1.0, 0.3, "constant"),  # Mocanu et al. 2018
-    "set_magnitude": Recipe("1epoch", 1.0, 0.3, "constant"),
-    "accset": Recipe("1epoch", 1.0, 0.3, "constant"),
-    "accset_level": Recipe("1epoch", 1.0, 0.3, "constant"),
-    "rigl": Recipe("100", 0.75, 0.3, "cosine"),  # Evci et al. 2020
-    "itop_random": Recipe("1500", 1.0, 0.5, "cosine"),  # Liu et al. 2021, CIFAR-10
-    "itop_gradient": Recipe("1500", 1.0, 0.5, "cosine"),
-    "itop_unexplored": Recipe("1500", 1.0, 0.5, "cosine"),
-    "gmp": Recipe("100", 0.75, initial_sparsity=0.0, density_schedule="cubic"),  # Zhu and Gupta 2017
-    "granet": Recipe("100", 0.75, 0.5, "cosine", 0.5, "cubic"),  # Liu et al. 2021; the interval is ours
-}
+SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
 
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
 LEARNING_RATES = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "adam": 1e-3, "adamw": 1e-3}
-
-_SPARSE = ("sparsity", "epsilon", "allocation", "dense_layers")
-_PRUNING = (*_SPARSE, "interval", "stop_fraction", "initial_sparsity", "density_schedule")
-_EVOLVING = (*_SPARSE, "drop_fraction", "drop_schedule", "interval", "stop_fraction")
-_SHRINKING = (*_EVOLVING, "shrink_rate", "least_share")
-
-# Settings that only some values of another setting use: {setting: {value: settings it uses}}.
-USES: dict[str, dict[str, tuple[str, ...]]] = {
-    "method": {
-        "dense": (),
-        "static": _SPARSE,
-        "set": _EVOLVING,
-        "set_magnitude": _EVOLVING,
-        "accset": _SHRINKING,
-        "accset_level": _SHRINKING,
-        "rigl": _EVOLVING,
-        "itop_random": _EVOLVING,
-        "itop_gradient": _EVOLVING,
-        "itop_unexplored": _EVOLVING,
-        "gmp": _PRUNING,
-        "granet": (*_EVOLVING, "initial_sparsity", "density_schedule"),
-    },
-    "optimizer": {"sgd": (), "momentum": ("momentum",), "nesterov": ("momentum",), "adam": (), "adamw": ()},
-    "lr_schedule": {"constant": (), "cosine": (), "step": ("lr_decay_at", "lr_decay_factor")},
-    "activation": {name: ("all_relu_alpha",) if name == "all_relu" else () for name in ACTIVATIONS},
-}
 
 
 def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -> Any:
@@ -94,12 +51,13 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
     Args:
       default: the value without the flag.
       kind: how the flag's text is read: name, names, text, path, int, float,
-        bool, sizes, fractions, interval.
+        bool, sizes, fractions, interval, structure, initial.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
       **metadata: `choices` (known names), `bounds` (an interval such as "[0, 1)"), `auto` (True: the
         word auto is allowed), `grid` (True: a comma list of values spans an axis of the study),
-        `dynamic` (True: only data to the compiled program), `affects` (False: no influence on results).
+        `dynamic` (True: only data to the compiled program), `rate` (True: dynamic, and a number that the topology
+        or the method uses as it is), `affects` (False: no influence on results).
     """
     return dataclasses.field(
         default=default, metadata={"kind": kind, "section": section, "help": help, "affects": True, **metadata}
@@ -146,10 +104,9 @@ class RunConfig:
         0.0, "float", "2 model", "Dropout rate after each hidden activation.", bounds="[0, 1)", grid=True
     )
 
-    method: str = setting("set", "name", "3 topology", "Sparse-training method.", choices=METHODS, grid=True)
     sparsity: float | None = setting(
         None, "float", "3 topology",
-        f"Inactive share of all maskable connections; {SPARSITY} unless --epsilon is given.",
+        f"Inactive share of all maskable connections; {SPARSITY} unless given otherwise.",
         bounds="[0, 1)", grid=True, dynamic=True,
     )
     epsilon: float | None = setting(
@@ -157,80 +114,204 @@ class RunConfig:
         "Instead of --sparsity: epsilon (n_in + n_out) connections a layer, as SET counts them.",
         bounds="(0, inf)", grid=True, dynamic=True,
     )
+    layer_sparsity: str | None = setting(
+        "", "text", "3 topology",
+        "Instead of --sparsity: that of every maskable layer, as dense_0=0.98:dense_1=0.9:output=0.",
+    )
     allocation: str | None = setting(
         AUTO, "name", "3 topology",
-        "How the layers share the connections; auto: erdos_renyi with epsilon, erk with sparsity.",
+        "How the layers share the connections; auto: erdos_renyi with epsilon, uniform with N:M, else erk. "
+        "global: as a score ranks them.",
         choices=ALLOCATIONS, grid=True, auto=True,
+    )
+    erk_power: float | None = setting(
+        1.0, "float", "3 topology", "Power of the relative densities of erk.",
+        bounds="[0, 10]", grid=True, dynamic=True,
     )
     dense_layers: str | None = setting(
         "", "text", "3 topology",
         "Regular expression: layers it matches stay dense (an MLP has dense_0, dense_1, ..., output).",
     )
-    drop_fraction: float | None = setting(
-        AUTO, "float", "3 topology", "Share of the connections an update moves; auto: the method's paper.",
-        bounds="[0, 1]", grid=True, auto=True, dynamic=True,
-    )
-    drop_schedule: str | None = setting(
-        AUTO, "name", "3 topology", "Course of the drop fraction over training; auto: the method's paper.",
-        choices=DROP_SCHEDULES, grid=True, auto=True,
-    )
-    interval: int | None = setting(
-        AUTO, "interval", "3 topology",
-        "Time between two topology updates: steps, or epochs as in 0.5epoch; auto: the method's paper.",
+    structure: str | None = setting(
+        AUTO, "structure", "3 topology",
+        "Where connections may lie: none (anywhere), fan_in (as many for every neuron), N:M as 2:4 (N of M "
+        "consecutive inputs), RxC as 4x4 (blocks of inputs x outputs); auto: the method's.",
         grid=True, auto=True,
     )
+    initial_topology: str | None = setting(
+        AUTO, "initial", "3 topology",
+        "First masks: drawn, from a score of the untrained network, or file:PATH of masks (each finished run of a "
+        "study has them in runs/RUN/masks.npz); auto: the method's.",
+        choices=INITIAL_TOPOLOGIES, grid=True, auto=True,
+    )
+    rewiring: float | None = setting(
+        0.1, "float", "3 topology", "Share of the links that --initial_topology=small_world rewires.",
+        bounds="[0, 1]", grid=True, rate=True,
+    )
+    degree_exponent: float | None = setting(
+        2.5, "float", "3 topology", "Exponent of the degrees of --initial_topology=scale_free.",
+        bounds="(2, 100]", grid=True, rate=True,
+    )
+
+    method: str = setting("set", "name", "4 method", "Sparse-training method.", choices=METHODS, grid=True)
+    interval: int | None = setting(
+        AUTO, "interval", "4 method",
+        "Time between two topology updates: steps, or epochs as in 0.5epoch; auto: the method's paper.",
+        bounds="[1, inf)", grid=True, auto=True,
+    )
     stop_fraction: float | None = setting(
-        AUTO, "float", "3 topology", "Share of training after which updates stop; auto: the method's paper.",
+        AUTO, "float", "4 method", "Share of training after which updates stop; auto: the method's paper.",
         bounds="(0, 1]", grid=True, auto=True,
     )
+    drop_fraction: float | None = setting(
+        AUTO, "float", "4 method", "Share of the connections an update moves; auto: the method's paper.",
+        bounds="[0, 1]", grid=True, auto=True, rate=True,
+    )
+    drop_schedule: str | None = setting(
+        AUTO, "name", "4 method", "Course of the drop fraction over training; auto: the method's paper.",
+        choices=DROP_SCHEDULES, grid=True, auto=True,
+    )
+    drop_power: float | None = setting(
+        3.0, "float", "4 method", "Exponent of --drop_schedule=inverse_power.", bounds="(0, 100]", grid=True, rate=True,
+    )
+    drop_score: str | None = setting(
+        AUTO, "name", "4 method", "What keeps a connection; auto: the method's.",
+        choices=DROP_SCORES, grid=True, auto=True,
+    )
+    grow_score: str | None = setting(
+        AUTO, "name", "4 method", "What makes a connection grow; auto: the method's.",
+        choices=GROW_SCORES, grid=True, auto=True,
+    )
+    scope: str | None = setting(
+        AUTO, "name", "4 method",
+        "Who competes: the connections of a layer, of all layers (global), or layers for what was dropped, by their "
+        "mean |momentum|, mean |gradient| or survivors; auto: the method's.",
+        choices=SCOPES, grid=True, auto=True,
+    )
+    regrow_dropped: bool | None = setting(
+        AUTO, "bool", "4 method",
+        "Whether what an update drops may grow again in it; if not, only where there is no other place.",
+        grid=True, auto=True,
+    )
+    birth: str | None = setting(
+        AUTO, "name", "4 method",
+        "Weight of a new connection: zero, kept (the old one, if it was dropped by the same update), fresh (as "
+        "initialised), gradient (minus learning rate times gradient); auto: zero.",
+        choices=BIRTHS, grid=True, auto=True,
+    )
+    update_step: str | None = setting(
+        AUTO, "name", "4 method", "Whether an update takes the place of an optimiser step (skip); auto: the method's.",
+        choices=UPDATE_STEPS, grid=True, auto=True,
+    )
     initial_sparsity: float | None = setting(
-        AUTO, "float", "3 topology", "Sparsity at the start of gmp and granet; auto: the method's paper.",
+        AUTO, "float", "4 method",
+        "Sparsity at the start of methods with a density schedule; auto: the method's paper.",
         bounds="[0, 1)", grid=True, auto=True, dynamic=True,
     )
     density_schedule: str | None = setting(
-        AUTO, "name", "3 topology", "Course of gmp and granet from the initial sparsity to --sparsity.",
+        AUTO, "name", "4 method", "Course from the initial sparsity to --sparsity; auto: the method's paper.",
         choices=DENSITY_SCHEDULES, grid=True, auto=True,
     )
     shrink_rate: float | None = setting(
-        1.0, "float", "3 topology",
-        "Connections that accset does not regrow, as a share of all, per unit of accuracy (zeta_acc).",
-        bounds="[0, 1e30)", grid=True, dynamic=True,
+        AUTO, "float", "4 method",
+        "Connections that accset does not regrow, as a share of all, per unit of accuracy (zeta_acc); auto: 1.",
+        bounds="[0, 1e30)", grid=True, auto=True, rate=True,
     )
     least_share: float | None = setting(
-        0.1, "float", "3 topology", "Share of its first connections that every layer keeps under accset.",
-        bounds="(0, 1]", grid=True, dynamic=True,
+        AUTO, "float", "4 method", "Share of its first connections that every layer keeps under accset; auto: 0.1.",
+        bounds="(0, 1]", grid=True, auto=True, dynamic=True,
+    )
+    gradient_weight: float | None = setting(
+        1.0, "float", "4 method", "Weight of |gradient| beside |w| in the drop score of mest.",
+        bounds="[0, 1e30)", grid=True, rate=True,
+    )
+    temperature: float | None = setting(
+        0.2, "float", "4 method",
+        "Softness of sampled scores, as chts has them: 0 is the best, 1 draws in proportion to the score.",
+        bounds="[0, 1e30)", grid=True, rate=True,
+    )
+    smoothing: float | None = setting(
+        0.9, "float", "4 method", "Share of its past in the averaged gradient of snfs.",
+        bounds="[0, 1)", grid=True, rate=True,
+    )
+    ablation: float | None = setting(
+        AUTO, "float", "4 method",
+        "Neurons of which less than this share of the fan-in is worth keeping lose all inputs; 0 is none; auto: 0.3 "
+        "for srigl.",
+        bounds="[0, 1]", grid=True, auto=True,
+    )
+    importance_pruning: float | None = setting(
+        AUTO, "float", "4 method",
+        "Share of the hidden neurons, those of least sum |incoming w|, that each late update cuts off; auto: none.",
+        bounds="[0, 1)", grid=True, auto=True,
+    )
+    importance_from: float | None = setting(
+        0.5, "float", "4 method", "Share of the updates before --importance_pruning begins.",
+        bounds="[0, 1]", grid=True, rate=True,
+    )
+    backward_factor: float | None = setting(
+        AUTO, "float", "4 method", "Connections that top_kast trains, as a multiple of those it uses; auto: 2.",
+        bounds="[1, 1e30)", grid=True, auto=True, rate=True,
+    )
+    exploration_decay: float | None = setting(
+        AUTO, "float", "4 method",
+        "L2 penalty of top_kast on the connections it uses, divided by their density on the others; auto: 1e-4.",
+        bounds="[0, 1e30)", grid=True, auto=True, rate=True,
+    )
+    l1: float | None = setting(
+        AUTO, "float", "4 method", "L1 penalty of deepr; auto: 1e-4.",
+        bounds="[0, 1e30)", grid=True, auto=True, rate=True,
+    )
+    noise: float | None = setting(
+        AUTO, "float", "4 method", "Temperature of the random walk of deepr; auto: 1e-10.",
+        bounds="[0, 1e30)", grid=True, auto=True, rate=True,
+    )
+    first_threshold: float | None = setting(
+        AUTO, "float", "4 method", "The |w| below which dsr drops at first; it adapts; auto: 0.001.",
+        bounds="(0, 1e30)", grid=True, auto=True, rate=True,
+    )
+    levels: int | None = setting(
+        AUTO, "int", "4 method",
+        "Prunings of lottery_ticket and lr_rewinding, with equal times of training before and after each; auto: "
+        "as many as 20 % each takes.",
+        bounds="[1, 1000]", grid=True, auto=True,
+    )
+    rewind_to: int | None = setting(
+        "0", "interval", "4 method",
+        "Where lottery_ticket and lr_rewinding go back to: steps after the start, or epochs as in 0.5epoch.",
+        bounds="[0, inf)", grid=True,
     )
 
     optimizer: str = setting(
-        "momentum", "name", "4 optimisation", "Optimiser.", choices=OPTIMIZERS, grid=True
+        "momentum", "name", "5 optimisation", "Optimiser.", choices=OPTIMIZERS, grid=True
     )
     learning_rate: float = setting(
-        AUTO, "float", "4 optimisation",
+        AUTO, "float", "5 optimisation",
         "Learning rate; auto: " + ", ".join(f"{name} {rate}" for name, rate in LEARNING_RATES.items()) + ".",
         bounds="(0, 1e30)", grid=True, auto=True, dynamic=True,
     )
     momentum: float | None = setting(
-        0.9, "float", "4 optimisation", "Momentum of momentum and nesterov.", bounds="[0, 1)", grid=True
+        0.9, "float", "5 optimisation", "Momentum of momentum and nesterov.", bounds="[0, 1)", grid=True
     )
     weight_decay: float = setting(
-        0.0, "float", "4 optimisation",
+        0.0, "float", "5 optimisation",
         "Weight decay of the kernels: added to the gradient (L2), decoupled for adamw.",
         bounds="[0, 1e30)", grid=True, dynamic=True,
     )
     lr_schedule: str = setting(
-        "cosine", "name", "4 optimisation", "Course of the learning rate.", choices=LR_SCHEDULES, grid=True
+        "cosine", "name", "5 optimisation", "Course of the learning rate.", choices=LR_SCHEDULES, grid=True
     )
     lr_decay_at: tuple[float, ...] | None = setting(
-        (0.5, 0.75), "fractions", "4 optimisation",
+        (0.5, 0.75), "fractions", "5 optimisation",
         "Shares of training at which --lr_schedule=step decays, as 0.5:0.75.", bounds="(0, 1)", grid=True,
     )
     lr_decay_factor: float | None = setting(
-        0.1, "float", "4 optimisation", "Factor of each decay of --lr_schedule=step.",
+        0.1, "float", "5 optimisation", "Factor of each decay of --lr_schedule=step.",
         bounds="(0, 1)", grid=True,
     )
-    batch_size: int = setting(128, "int", "4 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)
+    batch_size: int = setting(128, "int", "5 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)
     epochs: int = setting(
-        20, "int", "4 optimisation", "Passes over the training part.", bounds="[1, inf)", grid=True
+        20, "int", "5 optimisation", "Passes over the training part.", bounds="[1, inf)", grid=True
     )
 
     seed: int = 0  # no flag of its own: --first_seed and --num_seeds
@@ -240,19 +321,19 @@ class RunConfig:
 class StudyConfig:
     """How a study is executed, and where its data and results lie."""
 
-    num_seeds: int = setting(1, "int", "5 study", "Runs of each setting, one a seed.", bounds="[1, 65536]")
-    first_seed: int = setting(0, "int", "5 study", "The smallest seed.", bounds="[0, 4294967295]")
+    num_seeds: int = setting(1, "int", "6 study", "Runs of each setting, one a seed.", bounds="[1, 65536]")
+    first_seed: int = setting(0, "int", "6 study", "The smallest seed.", bounds="[0, 4294967295]")
     workdir: str = setting(
-        AUTO, "path", "5 study",
+        AUTO, "path", "6 study",
         "Folder of the results; auto: results/<dataset>-<model>-<digest of the settings>.",
         affects=False,
     )
     resume: bool = setting(
-        True, "bool", "5 study", "Continue what the workdir holds; --noresume refuses a workdir in use.",
+        True, "bool", "6 study", "Continue what the workdir holds; --noresume refuses a workdir in use.",
         affects=False,
     )
     dry_run: bool = setting(
-        False, "bool", "5 study", "Print the plan (cohorts, runs, connections, memory) and train nothing.",
+        False, "bool", "6 study", "Print the plan (cohorts, runs, connections, memory) and train nothing.",
         affects=False,
     )
     data_dir: str = setting(
@@ -261,29 +342,29 @@ class StudyConfig:
         affects=False,
     )
     checkpoint_seconds: float = setting(
-        60.0, "float", "5 study", "Least time between two checkpoints of a cohort; 0: as often as possible.",
+        60.0, "float", "6 study", "Least time between two checkpoints of a cohort; 0: as often as possible.",
         bounds="[0, inf)", affects=False,
     )
     layout: str = setting(
-        AUTO, "name", "6 execution",
+        AUTO, "name", "7 execution",
         "How the runs of a cohort share the hardware: vmap in lanes, or map one after the other on "
         "each device; auto: map on CPU, vmap on accelerators.",
         choices=LAYOUTS, auto=True, affects=False,
     )
     lane_width: int = setting(
-        32, "int", "6 execution", "Runs that train together: lanes of one device with vmap, of all devices with map.",
+        32, "int", "7 execution", "Runs that train together: lanes of one device with vmap, of all devices with map.",
         bounds="[1, inf)", affects=False,
     )
     exact_seeds: bool = setting(
-        False, "bool", "6 execution", "Train each run bit for bit as it would train alone (layout map).",
+        False, "bool", "7 execution", "Train each run bit for bit as it would train alone (layout map).",
         affects=False,
     )
     cpu_devices: int = setting(
-        AUTO, "int", "6 execution", "CPU devices that share the runs; auto: one a core.",
+        AUTO, "int", "7 execution", "CPU devices that share the runs; auto: one a core.",
         bounds="[1, inf)", auto=True, affects=False,
     )
     compilation_cache: bool = setting(
-        True, "bool", "6 execution", "Keep compiled programs in the user's cache folder.", affects=False
+        True, "bool", "7 execution", "Keep compiled programs in the user's cache folder.", affects=False
     )
 
 
@@ -292,7 +373,5 @@ def settings(cls: type) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(cls) if field.metadata}
 
 
-DYNAMIC = (
-    "seed",
-    *(name for name, field in settings(RunConfig).items() if field.metadata.get("dynamic")),
-)
+RATES = tuple(name for name, field in settings(RunConfig).items() if field.metadata.get("rate"))
+DYNAMIC = ("seed", *RATES, *(name for name, field in settings(RunConfig).items() if field.metadata.get("dynamic")))

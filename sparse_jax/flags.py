@@ -14,6 +14,7 @@ from absl import flags
 
 from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError, unknown
+from sparse_jax.topology.patterns import parse_pattern
 
 BAD_INPUT = 2
 CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
@@ -72,10 +73,26 @@ def _interval(text: str, field: dataclasses.Field) -> str:
     """The text itself: how many steps an epoch has depends on the data."""
     match = re.fullmatch(r"(.*?)(epochs?)?", text.strip())
     if match[2]:
-        _number(match[1] or "1", float, "a number of epochs", "(0, inf)")
+        least = "(0, inf)" if field.metadata["bounds"] == "[1, inf)" else field.metadata["bounds"]
+        _number(match[1] or "1", float, "a number of epochs", least)
     else:
-        _number(match[1], int, "a number of steps, or of epochs as in 0.5epoch", "[1, inf)")
+        _number(match[1], int, "a number of steps, or of epochs as in 0.5epoch", field.metadata["bounds"])
     return text.strip()
+
+
+def _structure(text: str, field: dataclasses.Field) -> str:
+    try:
+        parse_pattern(text.strip())
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return text.strip()
+
+
+def _initial(text: str, field: dataclasses.Field) -> str:
+    if text.strip().startswith("file:"):
+        _path(text.strip().removeprefix("file:"), field)
+        return text.strip()
+    return _name(text, field)
 
 
 def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
@@ -106,6 +123,8 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     ),
     "bool": _bool,
     "interval": _interval,
+    "structure": _structure,
+    "initial": _initial,
 }
 
 
@@ -178,8 +197,15 @@ def define(*classes: type) -> None:
             flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
 
 
-def parse(argv: Sequence[str]) -> None:
+def parse(argv: Sequence[str], *, positional: bool = False) -> list[str]:
     """Read the command line into absl's FLAGS; `argv` starts with the program's name.
+
+    Args:
+      argv: the command line.
+      positional: whether the program takes arguments that are no flags.
+
+    Returns:
+      those arguments.
 
     Raises:
       UserError: for anything absl or a setting's bounds refuse.
@@ -195,8 +221,9 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"the flagfile is no text: {', '.join(files)}") from None
     except (flags.Error, ValueError) as error:  # absl lets a ValueError of --noNAME=VALUE through
         raise UserError(re.sub(r"^flag --(\w+)=(.*?): ", r"--\1: ", " ".join(str(error).split()))) from None
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         raise UserError(f"unexpected argument {rest[1]!r}: write --name=value, and lists without spaces")
+    return rest[1:]
 
 
 def read_grid(argv: Sequence[str]) -> Grid:
@@ -217,10 +244,11 @@ comma-separated (semicolons for hidden_sizes): every combination of all lists is
 
 
 def help_text(doc: str) -> str:
-    """The program's docstring, then every flag by section."""
+    """The program's docstring, what a grid is if any of its flags takes one, then every flag by section."""
     listing = flags.FLAGS.get_help(include_special_flags=False)
     listing = re.sub(r"^(\d) (\w+):$", lambda match: f"{match[2].capitalize()}:", listing, flags=re.MULTILINE)
-    return f"{doc.strip()}\n\n{_GRID_HELP}\n{listing}\n"
+    grid = f"{_GRID_HELP}\n" if "[grid]" in listing else ""
+    return f"{doc.strip()}\n\n{grid}{listing}\n"
 
 
 def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:

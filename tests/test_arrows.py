@@ -19,19 +19,21 @@ UPPER = {"study", "search", "analysis", "report"}
 ARROWS = {
     "errors": set(),
     "config": {"errors"},
-    "flags": {"errors", "config"},
+    "recipes": set(),
+    "flags": {"errors", "config", "topology"},
     "topology": {"errors"},
     "activations": {"errors", "config"},
     "models": {"errors", "config"},
     "data": {"errors", "config"},
     "sparse": {"errors", "config", "topology"},
     "training": {"errors", "config", *INNER},
-    **{room: {"errors", "config", "flags", "training", *INNER, *UPPER} for room in UPPER},
+    **{room: {"errors", "config", "recipes", "flags", "training", *INNER, *UPPER} for room in UPPER},
 }
 # ... and what of other people's packages
 PEERS = {
     "errors": set(),
     "config": set(),
+    "recipes": set(),
     "flags": {"absl"},
     "topology": {"jax", "numpy"},
     "activations": {"jax", "flax"},
@@ -41,7 +43,8 @@ PEERS = {
 }
 WITHOUT_JAX = (
     "config", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
-    "topology.allocation", "models.shapes", "data.catalog", "data.splits", "training.problem", "training.timeline",
+    "topology.allocation", "topology.patterns", "recipes",
+    "models.shapes", "data.catalog", "data.splits", "training.problem", "training.timeline",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {
     "silu", "crelu", "celu", "glu", "mish", "softmax", "logsoftmax", "logsigmoid", "hardtanh", "relu6",

@@ -105,7 +105,7 @@ REFUSED = {
     "--sparsity=-0.1": ["--sparsity", "-0.1", "[0, 1)"],
     "--epsilon=0": ["--epsilon", "(0, ∞)"],
     "--sparsity=0.9 --epsilon=5": ["--sparsity", "--epsilon", "one of them"],
-    "--sparsity=0.9999999": ["0.9999999", "dense_0", "maximum"],
+    "--sparsity=0.9999999": ["0.9999999", "without connections", "maximum"],
     "--sparsity=0.5,0.99999": ["0.99999", "output", "maximum"],
     "--sparsity=0.9999 --allocation=uniform": ["output", "maximum"],
     "--epsilon=5 --allocation=uniform": ["--epsilon", "uniform", "--sparsity"],

@@ -14,22 +14,29 @@ import pytest
 
 from sparse_jax import config
 from sparse_jax.activations.by_layer import ACTIVATIONS
-from sparse_jax.config import AUTO, RECIPES, USES, RunConfig, StudyConfig, settings
+from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import DATASETS
 from sparse_jax.data.normalization import NORMALIZATIONS
 from sparse_jax.flags import within
 from sparse_jax.models.registry import MODELS
 from sparse_jax.models.shapes import KERNELS
+from sparse_jax.recipes import METHOD_SETTINGS, RECIPES, USED_BY
 from sparse_jax.topology.allocation import ALLOCATIONS
+from sparse_jax.topology.birth import BIRTHS
+from sparse_jax.topology.criteria import DROP, GROW
+from sparse_jax.topology.initial import INITIAL
 from sparse_jax.topology.methods import METHODS, Settings
-from sparse_jax.topology.schedules import DROP_SCHEDULES
+from sparse_jax.topology.redistribution import SHARES
+from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES
 from sparse_jax.training.optimizers import LR_SCHEDULES, OPTIMIZERS, make_optimizer
 
 SETTINGS = settings(RunConfig) | settings(StudyConfig)
-RULES = {name: method(Settings(jnp.ones_like, jnp.ones_like, jnp.float32(1))) for name, method in METHODS.items()}
-CONDITIONAL = {setting for by_name in USES.values() for used in by_name.values() for setting in used}
-KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval"}
-BOUNDED = {"int", "float", "sizes", "fractions"}
+RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
+RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
+CONDITIONAL = set(USED_BY)
+KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval", "structure",
+"initial"}
+BOUNDED = {"int", "float", "sizes", "fractions", "interval"}
 
 every_setting = pytest.mark.parametrize("name", SETTINGS)
 
@@ -46,10 +53,10 @@ def values(value):
     [
         ("DATASETS", DATASETS), ("NORMALIZATIONS", NORMALIZATIONS), ("MODELS", MODELS), ("MODELS", KERNELS),
         ("ACTIVATIONS", ACTIVATIONS), ("METHODS", METHODS), ("ALLOCATIONS", ALLOCATIONS),
-        ("DROP_SCHEDULES", DROP_SCHEDULES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
+        ("DROP_SCHEDULES", DROP_SCHEDULES), ("DENSITY_SCHEDULES", DENSITY_SCHEDULES), ("DRAWN", INITIAL),
+        ("DROP_SCORES", DROP), ("GROW_SCORES", GROW), ("SCOPES", {"layer", "global", *SHARES}), ("BIRTHS", BIRTHS),
+        ("METHODS", RECIPES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
         ("OPTIMIZERS", config.OPTIMIZER_SLOTS), ("OPTIMIZERS", config.LEARNING_RATES),
-        ("METHODS", USES["method"]), ("OPTIMIZERS", USES["optimizer"]),
-        ("LR_SCHEDULES", USES["lr_schedule"]), ("ACTIVATIONS", USES["activation"]),
     ],
 )  # fmt: skip
 def test_the_names_are_those_of_the_family(names, family):
@@ -58,32 +65,34 @@ def test_the_names_are_those_of_the_family(names, family):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_uses_the_settings_that_its_rule_needs(name):
-    used, rule = set(USES["method"][name]), RULES[name]
+    used, rule = METHOD_SETTINGS[name], RULES[name]
     assert ("sparsity" in used) == rule.masked
-    assert ("interval" in used) == (rule.update != "never") == (name in RECIPES)
-    assert (name in config.REPLACE_STEPS) == (rule.update == "instead_of_step")
+    assert bool({"interval", "levels"} & used) == (rule.update != "never")
+    assert ("levels" in used) == (rule.rewind != "no")
     assert ("density_schedule" in used) == (rule.count == "schedule")
     assert ("shrink_rate" in used) == (rule.count == "accuracy")
-    if name in RECIPES:
-        told = {field for field, value in RECIPES[name]._asdict().items() if value is not None}
-        assert used & set(config.Recipe._fields) == told
+    assert ("backward_factor" in used) == rule.backward
+    assert ("noise" in used) == rule.walks
+    assert ("first_threshold" in used) == (rule.remove == "below_threshold")
 
 
 def test_conditional_settings_are_settings_and_no_others_can_be_none():
     optional = {name for name, field in settings(RunConfig).items() if type(None) in typing.get_args(field.type)}
     assert optional == CONDITIONAL
-    assert set(USES) <= set(settings(RunConfig))
+    assert {other for users in USED_BY.values() for other in users} <= set(settings(RunConfig))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(name):
-    for setting, value in RECIPES[name]._asdict().items():
+    for setting, value in RECIPES[name].items():
+        metadata = SETTINGS[setting].metadata
         if value is None:
             continue
-        metadata = SETTINGS[setting].metadata
         assert metadata["auto"]
+        if value == AUTO:
+            continue
         assert "choices" not in metadata or value in metadata["choices"]
-        assert "bounds" not in metadata or within(value, metadata["bounds"])
+        assert "bounds" not in metadata or setting == "interval" or within(value, metadata["bounds"])
         assert setting != "interval" or re.fullmatch(r"[1-9]\d*(epoch)?", value)
 
 
@@ -114,7 +123,7 @@ def test_a_setting_says_what_it_is(name):
     assert re.fullmatch(r"[A-Z].+\.", metadata["help"])
     assert re.fullmatch(r"\d \w+", metadata["section"])
     assert metadata["kind"] in KINDS
-    assert ("choices" in metadata) == (metadata["kind"] in ("name", "names"))
+    assert ("choices" in metadata) == (metadata["kind"] in ("name", "names", "initial"))
     assert ("bounds" in metadata) == (metadata["kind"] in BOUNDED)
 
 
@@ -135,7 +144,7 @@ def test_the_default_is_a_value_that_the_flag_would_take(name):
     elif field.default is not None:
         for value in values(field.default):
             assert "choices" not in field.metadata or value in field.metadata["choices"]
-            assert "bounds" not in field.metadata or within(value, field.metadata["bounds"])
+            assert "bounds" not in field.metadata or within(float(value), field.metadata["bounds"])
     else:
         assert name in CONDITIONAL
 

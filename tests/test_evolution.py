@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sparse_jax.topology.evolution import Topology, drop_and_grow, evolve, start_topology, target_counts
+from sparse_jax.recipes import RECIPES
+from sparse_jax.topology.evolution import drop, evolve, grow, start_topology, target_counts
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.masks import apply_masks, mask_tree, select
 from sparse_jax.topology.methods import METHODS, Settings
-from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES, cubic
+from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES, Course
 from tests import oracle
 
 SHAPES = {"a/kernel": (9, 8), "b/kernel": (8, 5)}
@@ -20,15 +21,27 @@ EVOLVING = ("set", "set_magnitude", "rigl", "itop_random", "itop_gradient")
 
 
 def make_rule(method, fraction):
-    return METHODS[method](Settings(lambda progress: fraction, cubic, jnp.float32(1)))
+    """The rule of a method at a drop fraction, with the choices of its recipe."""
+    recipe = {name: value for name, value in RECIPES[method].items() if name in Settings._fields}
+    chosen = {name: value for name, value in recipe.items() if name not in ("structure", "drop_schedule")}
+    rates = {"drop_fraction": fraction, "shrink_rate": jnp.float32(1)}
+    return METHODS[method](Settings("output/kernel", rates, **chosen))
 
 
-evolve_jit = jax.jit(
-    lambda method, fraction, key, progress, counts, masks, *rest: evolve(
-        make_rule(method, fraction), key, progress, counts, start_topology(masks), *rest
-    ),
-    static_argnames="method",
-)
+def course(progress, left=1):
+    return Course(jnp.float32(progress), jnp.float32(progress), jnp.int32(left))
+
+
+def update(rule, key, counts, topology, weights, gradients=None):
+    return evolve(rule, key, course(0), jnp.float32(0), counts, counts, topology, weights, gradients)
+
+
+def run_update(method, fraction, key, counts, masks, weights, gradients=None):
+    rule = make_rule(method, fraction)
+    return update(rule, key, counts, start_topology(rule, masks, weights), weights, gradients)
+
+
+evolve_jit = jax.jit(run_update, static_argnames="method")
 
 
 @jax.jit
@@ -57,7 +70,7 @@ def make_layers(seed, density, zeros):
 )
 def test_an_update_equals_the_oracle(seed, density, zeros, fraction, method):
     counts, masks, weights, gradients = make_layers(seed, density, zeros)
-    args = jax.random.key(seed), jnp.float32(0), counts, masks, weights, gradients
+    args = jax.random.key(seed), counts, masks, weights, gradients
     new, info = evolve_jit(method, jnp.float32(fraction), *args)
     moved = 0
     for name in SHAPES:
@@ -76,7 +89,8 @@ def test_an_update_equals_the_oracle(seed, density, zeros, fraction, method):
 def test_a_count_above_the_present_one_grows_the_layer():
     mask = jnp.zeros(SHAPES["a/kernel"], bool).at[0].set(True)
     score = jnp.arange(mask.size, dtype=jnp.float32).reshape(mask.shape)
-    new, survivors = drop_and_grow((mask,), score, score, jnp.float32(0.5), jnp.int32(20))
+    survivors = drop((mask,), score, jnp.float32(0.5))
+    new = grow(survivors.reshape(1, -1), score.reshape(1, -1), jnp.int32(20)[None], jnp.ones((1, mask.size), bool))
     assert survivors.sum() == 4
     assert new.sum() == 20
     assert new.ravel()[-16:].all()
@@ -85,7 +99,7 @@ def test_a_count_above_the_present_one_grows_the_layer():
 def test_a_dense_layer_moves_nothing():
     counts, masks, weights, gradients = make_layers(0, 1.0, 0.5)
     for method in EVOLVING:
-        args = jax.random.key(0), jnp.float32(0), counts, masks, weights, gradients
+        args = jax.random.key(0), counts, masks, weights, gradients
         new, info = evolve_jit(method, jnp.float32(0.9), *args)
         assert info.moved == 0
         assert all(new.masks[name].all() and info.survivors[name].all() for name in SHAPES)
@@ -107,11 +121,10 @@ def test_first_masks_are_uniform():
 def test_growth_is_uniform_over_everything_but_the_survivors(method):
     counts, masks, weights, _ = make_layers(3, 0.3, 0.0)
 
-    def update(key):
-        rule = make_rule(method, jnp.float32(0.3))
-        return evolve(rule, key, jnp.float32(0), counts, start_topology(masks), weights, None)
+    def one(key):
+        return run_update(method, jnp.float32(0.3), key, counts, masks, weights)
 
-    new, info = jax.jit(jax.vmap(update))(jax.random.split(jax.random.key(2), 4000))
+    new, info = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), 4000))
     for name in SHAPES:
         survivors = np.asarray(info.survivors[name][0])
         assert (np.asarray(info.survivors[name]) == survivors).all()
@@ -127,26 +140,38 @@ def test_layers_of_one_shape_do_not_share_their_draws():
     assert (masks["a/kernel"] != masks["b/kernel"]).any()
 
 
-SCHEDULES = DROP_SCHEDULES | DENSITY_SCHEDULES
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_fall_from_one_within_bounds(name):
-    factor = SCHEDULES[name](jnp.linspace(0, 1, 101))
+@pytest.mark.parametrize("name", DROP_SCHEDULES)
+def test_drop_schedules_fall_from_one_within_bounds(name):
+    factor = DROP_SCHEDULES[name](jnp.linspace(0, 1, 101), {"drop_power": jnp.float32(3)})
     assert factor[0] == 1
     assert (jnp.diff(factor) <= 1e-6).all()
     assert (factor >= -1e-6).all()
     if name != "constant":
-        middle = 1 / 8 if name == "cubic" else 1 / 2
+        middle = 1 / 8 if name == "inverse_power" else 1 / 2
         np.testing.assert_allclose(factor[jnp.array([50, 100])], [middle, 0], atol=1e-6)
 
 
-def counts_after(method, course, accuracy, best, start, final, present):
+@pytest.mark.parametrize("name", DENSITY_SCHEDULES)
+def test_density_schedules_end_at_the_final_count_within_bounds(name):
+    """Of ten updates; in the middle (1 − 1/2)³, 1/2, 1/2, or √r as a share of what lies between r = 1/4 and 1."""
+    share = [float(DENSITY_SCHEDULES[name](course(k / 10, 10 - k), jnp.float32(0.25))) for k in range(1, 11)]
+    assert share[-1] == pytest.approx(0, abs=1e-6)
+    assert all(0 <= value <= 1 for value in share)
+    middle = {"cubic": 1 / 8, "linear": 1 / 2, "sigmoid": 1 / 2, "levels": (1 / 2 - 1 / 4) / (3 / 4), "constant": 1}
+    if name == "cyclic":
+        assert share == [1, 0] * 5
+    else:
+        assert share[4] == pytest.approx(middle[name], abs=1e-6)
+        assert share == sorted(share, reverse=True)
+
+
+def counts_after(method, progress, accuracy, best, start, final, present):
     mask = jnp.arange(1000) < present
-    topology = Topology({"layer": mask}, {"layer": mask}, jnp.float32(best))
     rule = make_rule(method, jnp.float32(0.3))
-    arguments = (jnp.float32(course), jnp.float32(accuracy), {"layer": jnp.int32(start)}, {"layer": jnp.int32(final)})
-    return int(target_counts(rule, *arguments, topology)["layer"])
+    topology = start_topology(rule, {"layer": mask}, {"layer": mask.astype(jnp.float32)})
+    topology = topology._replace(accuracy=jnp.float32(best))
+    counts = ({"layer": jnp.int32(start)}, {"layer": jnp.int32(final)})
+    return int(target_counts(rule, course(progress), jnp.float32(accuracy), *counts, topology)[1]["layer"])
 
 
 def test_a_pruning_schedule_is_exact_at_its_ends_and_in_the_middle():
@@ -168,8 +193,8 @@ def test_the_unexplored_are_grown_first():
     counts, masks, weights, _ = make_layers(5, 0.3, 0.0)
     explored = {name: mask.at[:, :2].set(True) for name, mask in masks.items()}
     rule = make_rule("itop_unexplored", jnp.float32(0.5))
-    topology = start_topology(masks)._replace(explored=explored)
-    new, info = evolve(rule, jax.random.key(0), jnp.float32(0), counts, topology, weights, None)
+    topology = start_topology(rule, masks, weights)._replace(explored=explored)
+    new, info = update(rule, jax.random.key(0), counts, topology, weights)
     for name in SHAPES:
         grown = new.masks[name] & ~info.survivors[name]
         assert grown.sum() > 0

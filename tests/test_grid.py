@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
-from sparse_jax.config import AUTO, DYNAMIC, LEARNING_RATES, RECIPES, USES, RunConfig, StudyConfig, settings
+from sparse_jax.config import AUTO, DYNAMIC, LEARNING_RATES, RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
+from sparse_jax.recipes import METHOD_SETTINGS, RECIPES, USED_BY
 from sparse_jax.study.grid import make_study
 from sparse_jax.study.run import train_study
 from sparse_jax.study.store import open_store
@@ -24,7 +25,7 @@ from sparse_jax.study.store import open_store
 REPOSITORY = Path(__file__).parents[1]
 DEFAULTS = {name: (field.default,) for name, field in settings(RunConfig).items()}
 STATIC = [field.name for field in dataclasses.fields(RunConfig) if field.name not in DYNAMIC]
-CONDITIONAL = {field: {name for used in by_name.values() for name in used} for field, by_name in USES.items()}
+EVOLVING = [name for name in RECIPES if "interval" in RECIPES[name]]
 
 
 def make_grid(**given):
@@ -48,14 +49,11 @@ def static(config):
 
 
 def uses(config, name):
-    """Whether a run makes use of a setting, by the table in config.py."""
-    owners = [field for field in USES if name in CONDITIONAL[field]]
-    chosen = [(field, value) for field in owners for value in _names(getattr(config, field))]
-    return not owners or any(name in USES[field][value] for field, value in chosen)
-
-
-def _names(value):
-    return value if isinstance(value, tuple) else (value,)
+    """Whether a run makes use of a setting, by the table in recipes.py."""
+    if name in ("epsilon", "layer_sparsity"):  # instead of a sparsity
+        return False
+    chosen = {field: getattr(config, field) for field in USED_BY[name]} if name in USED_BY else {}
+    return name not in USED_BY or any(value is not None and USED_BY[name][f](value) for f, value in chosen.items())
 
 
 def some(*values):
@@ -147,7 +145,7 @@ def test_dense_is_trained_once_a_seed(values):
     [
         (1, {"allocation": ["erk", AUTO]}),
         (1, {"interval": ["10", "1epoch", "epoch", AUTO]}),
-        (1, {"drop_fraction": [AUTO, RECIPES["set"].drop_fraction]}),
+        (1, {"drop_fraction": [AUTO, RECIPES["set"]["drop_fraction"]]}),
         (1, {"learning_rate": [AUTO, LEARNING_RATES["momentum"]]}),
         (1, {"activation": [("relu",), ("relu", "relu")]}),
         (2, {"activation": [("relu", "tanh"), ("tanh", "relu")]}),
@@ -164,14 +162,15 @@ def test_points_that_become_equal_are_one_run(runs, values):
 # --- what auto means -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", EVOLVING)
 def test_auto_is_the_method_s_paper(method):
     (run,) = study_of(method=[method]).runs
-    recipe = RECIPES[method]
-    steps = run.problem.steps_per_epoch if recipe.interval == "1epoch" else int(recipe.interval)
-    assert run.config.interval == steps
-    for name in set(recipe._fields) - {"interval"}:
-        assert getattr(run.config, name) == getattr(recipe, name)
+    recipe, per_epoch = RECIPES[method], run.problem.steps_per_epoch
+    steps = {"1epoch": per_epoch, "5epoch": 5 * per_epoch}
+    expected = steps[recipe["interval"]] if recipe["interval"] in steps else int(recipe["interval"])
+    assert run.config.interval == expected
+    for name in recipe.keys() - {"interval"}:
+        assert getattr(run.config, name) == recipe[name]
 
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
@@ -197,7 +196,7 @@ def test_an_interval_is_steps_or_epochs(text, steps):
 # --- a training too short for an update ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [name for name in RECIPES if RECIPES[name].density_schedule])
+@pytest.mark.parametrize("method", ["gmp", "granet"])
 def test_pruning_that_would_never_reach_its_sparsity_is_refused(method):
     with pytest.raises(UserError, match="--interval=7 is the longest"):
         study_of(method=[method], epochs=[1])
@@ -218,7 +217,7 @@ def test_accset_needs_a_validation_part_and_has_a_floor():
         study_of(method=["accset"], validation_fraction=[0.0])
 
 
-@pytest.mark.parametrize("method", [name for name in RECIPES if not RECIPES[name].density_schedule])
+@pytest.mark.parametrize("method", [n for n in EVOLVING if n not in ("deepr", "top_kast", "gmp", "granet", "ac_dc")])
 def test_an_auto_interval_longer_than_the_training_is_noticed(method):
     study = study_of(method=[method, "static"], epochs=[1], num_seeds=3, sparsity=[0.5, 0.9])
     assert len(study.runs) == 12
@@ -244,19 +243,30 @@ def test_an_interval_asked_for_is_refused_where_no_update_falls_before_the_stop(
 
 def unused():
     """Each value of a setting with an optional setting that it does not use."""
-    return [
-        (field, value, name)
-        for field, by_name in USES.items()
-        for value in by_name
-        for name in sorted(CONDITIONAL[field] - set(by_name[value]))
+    by_method = [
+        ("method", method, name)
+        for name in sorted(frozenset().union(*METHOD_SETTINGS.values()))
+        for method in RECIPES
+        if name not in METHOD_SETTINGS[method]
     ]
+    others = {
+        "allocation": ("uniform", "erk_power"),
+        "initial_topology": ("random", "rewiring"),
+        "drop_schedule": ("cosine", "drop_power"),
+        "drop_score": ("magnitude", "gradient_weight"),
+        "importance_pruning": (0.0, "importance_from"),
+        "optimizer": ("adam", "momentum"),
+        "lr_schedule": ("cosine", "lr_decay_at"),
+        "activation": ("relu", "all_relu_alpha"),
+    }
+    return by_method + [(field, *pair) for field, pair in others.items()]
 
 
 @pytest.mark.parametrize(("field", "value", "name"), unused())
 def test_a_setting_that_nothing_uses_is_refused_only_if_given(field, value, name):
     chosen = {field: [(value,) if field == "activation" else value]}
     (config,) = configs(**chosen)
-    assert getattr(config, name) is None
+    assert getattr(config, name) is None or (name == "interval" and config.levels is not None)
     with pytest.raises(UserError, match=f"--{name} has no effect: --{field}={value}"):
         configs(**chosen, **{name: DEFAULTS[name]})
 

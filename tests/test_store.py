@@ -12,6 +12,7 @@ import pytest
 
 from sparse_jax.errors import UserError
 from sparse_jax.study import store as store_module
+from sparse_jax.study.mask_file import load_masks
 from sparse_jax.study.store import open_store, write_atomic
 
 
@@ -109,6 +110,16 @@ def test_results_that_are_not_whole_are_absent(store):
     file("nan").write_text('{"accuracy": NaN}')  # not strict JSON, so not written by us
     results = store.read_results()
     assert list(results.items()) == [("a", {"accuracy": 0.5}), ("b", {"accuracy": 0.5}), ("nan", {"accuracy": None})]
+
+
+def test_masks_lie_beside_the_result(store):
+    masks = {"dense_0/kernel": np.eye(3, dtype=bool)}
+    store.write_masks("a", masks)
+    assert store.read_results() == {}
+    store.write_result("a", {"accuracy": 0.5})
+    files = {file.name: file for file in (store.root / "runs" / "a").iterdir()}
+    assert files.keys() == {"masks.npz", "result.json"}
+    np.testing.assert_equal(load_masks(files["masks.npz"]), masks)
 
 
 def test_json_is_strict(store):
@@ -247,6 +258,7 @@ def test_lock_is_freed_by_an_exception_and_names_the_last_holder(store):
 
 NAMED = {
     "write_result": lambda store, name: store.write_result(name, {}),
+    "write_masks": lambda store, name: store.write_masks(name, {"layer": np.ones((1, 1), bool)}),
     "append_metrics": lambda store, name: store.append_metrics(name, {}),
     "read_metrics": lambda store, name: store.read_metrics(name),
     "truncate_metrics": lambda store, name: store.truncate_metrics(name, 0),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sparse_jax.data.batches import batch_indices
-from sparse_jax.training import train
+from sparse_jax.training import evaluation
+from sparse_jax.training.parts import ORDER
 from sparse_jax.training.timeline import stop_step
 from sparse_jax.training.train import make_train
 from tests.test_laws import compiled, equal
@@ -47,7 +48,7 @@ def trained(config, epochs, hyper=None):
 
 @pytest.mark.parametrize("batch", [1000, 5, 7])
 def test_evaluation_equals_numpy_whatever_the_batch(batch, monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
     config, data = make_config("set"), make_data()
     fns = make_train(config, make_tiny_problem(config))
     state = compiled(config).init(make_hyper(config), data)
@@ -79,7 +80,7 @@ def test_a_report_covers_what_was_trained_since_the_last_one():
     for _, report in history:
         losses, hits = [], 0
         for _ in range(4):
-            rows = batch_indices(jax.random.fold_in(state.key, train.ORDER), state.step, TRAIN, 8)
+            rows = batch_indices(jax.random.fold_in(state.key, ORDER), state.step, TRAIN, 8)
             loss, correct = evaluated(state.params, data, np.asarray(rows))
             losses, hits = [*losses, loss], hits + correct
             state = compiled(config).steps(state, hyper, data, jnp.int32(1))
@@ -134,7 +135,7 @@ def test_the_learning_rate_follows_the_steps_of_the_run_not_of_the_optimizer():
     """With sgd and a zero loss gradient nothing but the decay moves a weight: w ← w (1 − lr(t) λ)."""
     config = make_config("rigl", optimizer="sgd", lr_schedule="cosine", interval=2)
     fns, data = compiled(config), make_data()
-    hyper = make_hyper(config, drop_fraction=np.float32(0))
+    hyper = make_hyper(config, drop_fraction=0.0)
     state = fns.init(hyper, data)
     for _ in range(5):
         state = fns.update(fns.steps(state, hyper, data, jnp.int32(1)), hyper, data)

@@ -1,17 +1,19 @@
 """A problem small enough that every law can be tried on every method and activation function."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from sparse_jax.config import RECIPES, Recipe, RunConfig
+from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
-from sparse_jax.topology.allocation import allocate
+from sparse_jax.recipes import RECIPES
+from sparse_jax.study.grid import Run
+from sparse_jax.study.resolve import connections_of, settings_of
+from sparse_jax.study.train_group import hyper_params
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.state import HyperParams
 
@@ -21,27 +23,28 @@ INTERVAL = 3
 
 
 def make_config(method: str = "set", activation: str = "relu", **changes: Any) -> RunConfig:
-    """A resolved configuration: 12-14-10-3, batches of 8, an update every three steps."""
-    recipe = RECIPES[method] if method in RECIPES else Recipe("", None)
-    evolving, moving = method in RECIPES, recipe.drop_fraction is not None
-    config = RunConfig(
-        dataset="synthetic",
-        hidden_sizes=(14, 10),
-        activation=(activation,),
-        method=method,
-        sparsity=None if method == "dense" else 0.6,
-        allocation=None if method == "dense" else "erk",
-        dense_layers=None,
-        drop_fraction=0.3 if moving else None,
-        drop_schedule="constant" if moving else None,
-        density_schedule=recipe.density_schedule,
-        interval=INTERVAL if evolving else None,
-        stop_fraction=1.0 if evolving else None,
-        learning_rate=0.1,
-        lr_schedule="constant",
-        batch_size=8,
-        epochs=10,
+    """A resolved configuration: 12-14-10-3, batches of 8, an update every three steps, nothing that changes in time."""
+    config = settings_of(
+        RunConfig(
+            dataset="synthetic",
+            hidden_sizes=(14, 10),
+            activation=(activation,),
+            method=method,
+            sparsity=0.6,
+            allocation="erk",
+            learning_rate=0.1,
+            lr_schedule="constant",
+            batch_size=8,
+            epochs=10,
+        )
     )
+    recipe = RECIPES[method]
+    if "drop_schedule" in recipe:
+        config = dataclasses.replace(config, drop_schedule="constant")
+    if "interval" in recipe:
+        config = dataclasses.replace(config, interval=INTERVAL, stop_fraction=1.0)
+    if "levels" in recipe:  # 40 steps: a pruning after 3, and 2 steps of each level to be made again
+        config = dataclasses.replace(config, interval=INTERVAL, levels=12, rewind_to=0)
     return dataclasses.replace(config, **changes)
 
 
@@ -60,21 +63,15 @@ def make_data() -> Data:
 
 
 def make_hyper(config: RunConfig, seed: int = 0, sparsity: float = 0.6, **changes: Any) -> HyperParams:
-    """The dynamic settings of a run at a sparsity."""
-    shapes = make_tiny_problem(config).masked_shapes
-    aimed = allocate("erk", shapes, sparsity=sparsity, epsilon=None).counts if shapes else {}
-    start = aimed
-    if config.density_schedule:
-        start = allocate("erk", shapes, sparsity=0.1, epsilon=None).counts
-    if config.method.startswith("accset"):
-        aimed = {name: math.ceil(count / 4) for name, count in start.items()}
-    hyper = HyperParams(
-        seed=np.uint32(seed),
-        start={name: np.int32(count) for name, count in start.items()},
-        counts={name: np.int32(count) for name, count in aimed.items()},
-        shrink_rate=np.float32(0.5),
-        drop_fraction=np.float32(0.3),
-        learning_rate=np.float32(0.1),
-        weight_decay=np.float32(1e-3),
-    )
-    return hyper._replace(**changes)
+    """The dynamic settings of a run at a sparsity; `drop_fraction` and other rates may be changed, too."""
+    problem = make_tiny_problem(config)
+    dynamic = {"sparsity": sparsity} if config.sparsity is not None else {}
+    dynamic |= {"initial_sparsity": 0.1} if config.initial_sparsity is not None else {}
+    dynamic |= {"shrink_rate": 0.5, "least_share": 0.25} if config.shrink_rate is not None else {}
+    dynamic |= {"drop_fraction": 0.3} if config.drop_fraction is not None else {}
+    dynamic |= {"noise": 0.05} if config.noise is not None else {}
+    dynamic |= {"first_threshold": 0.1} if config.first_threshold is not None else {}
+    dynamic |= {name: changes.pop(name) for name in RATES if name in changes}
+    config = dataclasses.replace(config, seed=seed, weight_decay=1e-3, **dynamic)
+    connections = connections_of(config, problem)
+    return hyper_params(Run("run", config, problem, *connections))._replace(**changes)

@@ -3,6 +3,7 @@
     config.json                    the frozen config of the study
     results.csv                    derived from the results below, never read back
     runs/<run_id>/result.json      one finished run
+    runs/<run_id>/masks.npz        its topology (see mask_file)
     metrics/<run_id>.jsonl         one line a logged step
     checkpoints/<group>/           written by training.checkpoint
     locks/<cohort>.lock            held by the process that trains the cohort
@@ -22,13 +23,14 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparse_jax.errors import UserError
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
+MASKS = "masks.npz"
 
 
 def open_store(workdir: str | os.PathLike) -> "Store":
@@ -45,12 +47,12 @@ def open_store(workdir: str | os.PathLike) -> "Store":
     return Store(root)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace the file by `text`: after a kill or a power cut it holds the old or the new text."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace the file by `content`: after a kill or a power cut it holds the old or the new one. Text is UTF-8."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -97,6 +99,14 @@ class Store:
         folder = self.root / "runs" / _safe(run_id)
         folder.mkdir(exist_ok=True)
         write_atomic(folder / "result.json", _dump(result, indent=2))
+
+    def write_masks(self, run_id: str, masks: Mapping[str, Any]) -> None:
+        """Keep the topology of a run. Write it before the result: a finished run then has its masks."""
+        from sparse_jax.study.mask_file import save_masks  # it imports NumPy, which nothing else here needs
+
+        folder = self.root / "runs" / _safe(run_id)
+        folder.mkdir(exist_ok=True)
+        save_masks(folder / MASKS, masks)
 
     def read_results(self) -> dict[str, dict]:
         """Run id -> result, sorted by run id; a missing or broken result.json counts as absent."""

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparse_jax.config import RATES
 from sparse_jax.data.batches import Data
 from sparse_jax.study import rows
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
+from sparse_jax.study.resolve import FILE, masks_of
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, place, without_padding
@@ -39,12 +41,14 @@ class Group(NamedTuple):
 def hyper_params(run: Run) -> HyperParams:
     """The dynamic settings of a run as arrays."""
     config = run.config
+    rates = {name: getattr(config, name) for name in RATES}
+    from_file = config.initial_topology is not None and config.initial_topology.startswith(FILE)
     return HyperParams(
         seed=np.uint32(config.seed),
         start={name: np.int32(count) for name, count in run.start.items()},
         counts={name: np.int32(count) for name, count in run.final.items()},
-        drop_fraction=np.float32(config.drop_fraction or 0),
-        shrink_rate=np.float32(config.shrink_rate or 0),
+        rates={name: np.float32(value) for name, value in rates.items() if value is not None},
+        masks=masks_of(config, run.problem) if from_file else {},
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
     )
@@ -176,6 +180,8 @@ class Trainer:
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
                 result = self._result(run, _lane(host, lane), _lane(evaluations, lane))
+                if self.problem.masked:
+                    self.store.write_masks(run.id, _lane(host.topology.masks, lane))
                 self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
 
     def _result(self, run: Run, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def select(params: Any, names: Collection[str]) -> Weights:
     return {name: leaves[name] for name in names}
 
 
+def put(params: Any, weights: Weights) -> Any:
+    """`params` with the leaves that `weights` names replaced."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(name_of(path), leaf), params)
+
+
 def mask_tree(params: Any, masks: Masks) -> Any:
     """A tree of the structure of `params`: the mask of each masked leaf, True for every other leaf."""
     return jax.tree_util.tree_map_with_path(lambda path, _: masks.get(name_of(path), True), params)

@@ -67,3 +67,10 @@ def top_k(score: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     ties = (bits == threshold) & eligible_flat
     selected = above | _first(ties, k - jnp.sum(above, dtype=jnp.int32))
     return selected.reshape(score.shape)
+
+
+def top_k_by_group(score: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
+    """`top_k` of every row by itself; score and eligible [groups, units], k int32[groups]."""
+    if score.shape[0] == 1:  # as one row it needs no batched loops
+        return top_k(score, k[0], eligible)
+    return jax.vmap(top_k)(score, k, eligible)

@@ -9,6 +9,8 @@ import optax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.topology.masks import Masks, mask_tree, name_of
+from sparse_jax.training.problem import Problem
+from sparse_jax.training.timeline import last_update, period
 
 Factor = Callable[[jax.Array], jax.Array]  # step -> factor of the learning rate
 
@@ -29,6 +31,21 @@ LR_SCHEDULES: dict[str, Callable[[RunConfig, int], Factor]] = {
     "cosine": _cosine,
     "step": _step,
 }
+
+
+def rate_factor(config: RunConfig, problem: Problem, step: jax.Array) -> jax.Array:
+    """The factor of the learning rate at a step of the run; methods that rewind go through its course again.
+
+    With T steps to the first pruning, k the step gone back to, and T − k steps a level, the course of T steps is
+    followed from 0, and from k after every pruning.
+    """
+    schedule = LR_SCHEDULES[config.lr_schedule]
+    if config.levels is None:
+        return schedule(config, problem.steps)(step)
+    since = (step - config.interval) % period(config)
+    since = jnp.where(step >= last_update(config, problem), step - last_update(config, problem), since)
+    again = jnp.minimum(config.rewind_to + since, config.interval)
+    return schedule(config, config.interval)(jnp.where(step < config.interval, step, again))
 
 
 def _decays(params: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from sparse_jax.data.batches import Data
-from sparse_jax.topology.evolution import Topology
-from sparse_jax.topology.masks import Counts
+from sparse_jax.topology.masks import Counts, Masks
+from sparse_jax.topology.rule import Topology
 
 
 class HyperParams(NamedTuple):
@@ -16,8 +16,8 @@ class HyperParams(NamedTuple):
     seed: jax.Array  # uint32[]
     start: Counts  # int32[] by layer, connections at the first step
     counts: Counts  # int32[] by layer, connections aimed at
-    drop_fraction: jax.Array  # float32[]
-    shrink_rate: jax.Array  # float32[]
+    rates: dict[str, jax.Array]  # float32[] by name, settings of the topology and the method
+    masks: Masks  # the first masks, where they come from a file; else empty
     learning_rate: jax.Array  # float32[]
     weight_decay: jax.Array  # float32[]
 
@@ -40,6 +40,13 @@ class Best(NamedTuple):
     model_state: Any
 
 
+class Rewind(NamedTuple):
+    """The network that a method with rewinding goes back to."""
+
+    params: Any  # unmasked
+    model_state: Any
+
+
 class RunState(NamedTuple):
     """The whole state of a run; saving and restoring it continues the run bit for bit."""
 
@@ -52,6 +59,7 @@ class RunState(NamedTuple):
     running: Running
     diverged: jax.Array  # bool[], a training loss was not finite
     best: Best | None  # None without a validation part
+    rewind: Rewind | None  # None for most methods
 
 
 class Evaluation(NamedTuple):

@@ -1,43 +1,38 @@
 """The training of one run as pure functions: initialise, some steps, one topology update, an evaluation."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sparse_jax.activations.by_layer import by_layer
 from sparse_jax.config import RunConfig
-from sparse_jax.data.batches import Data, batch_at
-from sparse_jax.data.normalization import make_apply
-from sparse_jax.models.registry import MODELS
-from sparse_jax.topology.evolution import Rule, evolve, start_topology, target_counts
-from sparse_jax.topology.initial import random_masks
-from sparse_jax.topology.masks import apply_masks, connections, select
-from sparse_jax.topology.methods import METHODS, Settings
-from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES
-from sparse_jax.training.optimizers import LR_SCHEDULES, make_optimizer, zero_slots
+from sparse_jax.data.batches import Data
+from sparse_jax.topology.birth import Born, born_weights
+from sparse_jax.topology.evolution import evolve, trained
+from sparse_jax.topology.masks import Masks, Weights, apply_masks, put, select
+from sparse_jax.topology.rule import Rule, Topology
+from sparse_jax.topology.schedules import Course
+from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
+from sparse_jax.training.optimizers import zero_slots
+from sparse_jax.training.parts import (
+    BIRTH,
+    UPDATE,
+    WALK,
+    Parts,
+    gradients,
+    initial_variables,
+    learning_rate,
+    make_parts,
+    optimizer,
+    rule_of,
+)
 from sparse_jax.training.problem import Problem
-from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, Running, RunState, TrainFns
-from sparse_jax.training.timeline import last_update, stop_step
-
-EVALUATION_BATCH = 1000
-
-# The streams of randomness of a run: each is folded into its key, then the step.
-PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE = range(5)
-
-
-class Parts(NamedTuple):
-    """What the functions of a run have in common: everything that is static."""
-
-    config: RunConfig
-    problem: Problem
-    model: nn.Module
-    normalize: Callable
+from sparse_jax.training.start import init
+from sparse_jax.training.state import HyperParams, Rewind, RunState, TrainFns
+from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 
 def make_train(config: RunConfig, problem: Problem) -> TrainFns:
@@ -47,163 +42,191 @@ def make_train(config: RunConfig, problem: Problem) -> TrainFns:
       config: the resolved configuration; its dynamic settings are ignored, they come with `HyperParams`.
       problem: sizes and shapes, of the same configuration.
     """
-    model = MODELS[config.model](config, problem.classes, by_layer(config.activation, config.all_relu_alpha))
-    parts = Parts(config, problem, model, make_apply(config.normalization))
-    rule = make_rule(config, jnp.float32(0), jnp.float32(0))
+    parts = make_parts(config, problem)
     return TrainFns(
-        init=partial(_init, parts),
+        init=partial(init, parts),
         steps=partial(_steps, parts),
         update=partial(_update, parts),
-        evaluate=partial(_evaluate, parts),
-        validate=partial(_validate, parts),
-        update_steps=int(rule.update == "instead_of_step"),
+        evaluate=partial(evaluate, parts),
+        validate=partial(validate, parts),
+        update_steps=int(config.update_step == "skip"),
     )
-
-
-def make_rule(config: RunConfig, drop_fraction: jax.Array, shrink_rate: jax.Array) -> Rule:
-    """The method of a run; drop fraction and shrink rate, float32[], may be traced."""
-    course = jnp.zeros_like if config.drop_schedule is None else DROP_SCHEDULES[config.drop_schedule]
-    density = jnp.zeros_like if config.density_schedule is None else DENSITY_SCHEDULES[config.density_schedule]
-    return METHODS[config.method](Settings(lambda progress: drop_fraction * course(progress), density, shrink_rate))
-
-
-def _optimizer(parts: Parts, hyper: HyperParams, step: jax.Array) -> optax.GradientTransformation:
-    """The optimiser at `step`. The rate follows the run's own clock, on which RigL's updates count as steps."""
-    factor = LR_SCHEDULES[parts.config.lr_schedule](parts.config, parts.problem.steps)
-    return make_optimizer(parts.config, hyper.learning_rate * factor(step), hyper.weight_decay)
-
-
-def _init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
-    key = jax.random.key(hyper.seed)
-    example = parts.normalize(data.normalization, data.x[:1])
-    variables = parts.model.init(jax.random.fold_in(key, PARAMS), example, train=False)
-    model_state = {name: value for name, value in variables.items() if name != "params"}
-    masks = random_masks(jax.random.fold_in(key, TOPOLOGY), parts.problem.masked_shapes, hyper.start)
-    params = apply_masks(variables["params"], masks)
-    tx = _optimizer(parts, hyper, jnp.int32(0))
-    return RunState(
-        step=jnp.int32(0),
-        params=params,
-        model_state=model_state,
-        opt_state=zero_slots(tx, tx.init(params), params, masks),
-        topology=start_topology(masks),
-        key=key,
-        running=_nothing_yet(),
-        diverged=jnp.bool_(False),
-        best=Best(jnp.int32(-1), jnp.int32(0), params, model_state) if parts.problem.validation else None,
-    )
-
-
-def _nothing_yet() -> Running:
-    return Running(jnp.float32(0), jnp.int32(0), jnp.int32(0), jnp.int32(0))
 
 
 def _gradients(parts: Parts, state: RunState, data: Data) -> tuple[Any, tuple]:
-    """Dense gradients at the masked weights, of the batch of this step, with (loss, correct, model_state)."""
-    order = jax.random.fold_in(state.key, ORDER)
-    x, y = batch_at(data, order, state.step, n=parts.problem.train, batch_size=parts.config.batch_size)
-    x = parts.normalize(data.normalization, x)
-    dropout = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step)
-
-    def loss_fn(params):
-        logits, model_state = parts.model.apply(
-            {"params": params, **state.model_state},
-            x, train=True, rngs={"dropout": dropout}, mutable=list(state.model_state),
-        )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-        correct = jnp.sum(jnp.argmax(logits, -1) == y, dtype=jnp.int32)
-        return loss, (loss, correct, model_state)
-
-    return jax.grad(loss_fn, has_aux=True)(state.params)
+    return gradients(parts, state.key, state.step, state.params, state.model_state, data)
 
 
 def _step(parts: Parts, hyper: HyperParams, data: Data, state: RunState) -> RunState:
-    tx, masks, running = _optimizer(parts, hyper, state.step), state.topology.masks, state.running
+    """One optimiser step. Only `trained` connections change; what is not used is zero in `params`."""
+    rule, topology, running = rule_of(parts, hyper), state.topology, state.running
+    tx, changing = optimizer(parts, hyper, state.step), trained(topology)
     grads, (loss, correct, model_state) = _gradients(parts, state, data)
-    updates, opt_state = tx.update(apply_masks(grads, masks), state.opt_state, state.params)
-    params = apply_masks(optax.apply_updates(state.params, updates), masks)
-    return state._replace(
+    if topology.momentum is not None:
+        topology = topology._replace(momentum=_averaged(rule, topology.momentum, grads))
+    values = _with_latent(state.params, topology)
+    grads = apply_masks(grads, changing)
+    if rule.backward:
+        grads = _explored(rule, topology, values, grads)
+    steps, opt_state = tx.update(grads, state.opt_state, values)
+    values = apply_masks(optax.apply_updates(values, steps), changing)
+    if rule.walks:
+        values = _walk(parts, hyper, rule, state, values)
+    params, topology = _without_latent(values, topology)
+    state = state._replace(
         step=state.step + 1,
         params=params,
         model_state=model_state,
-        opt_state=zero_slots(tx, opt_state, params, masks),
+        opt_state=zero_slots(tx, opt_state, params, changing),
+        topology=topology,
         running=running._replace(
             loss=running.loss + loss, correct=running.correct + correct, batches=running.batches + 1
         ),
         diverged=state.diverged | ~jnp.isfinite(loss),
     )
+    return _remember(parts, state)
+
+
+def _averaged(rule: Rule, momentum: Weights, grads: Any) -> Weights:
+    """m ← β m + (1 − β) ∂L/∂w, dense."""
+    smoothing, grads = rule.rates["smoothing"], select(grads, momentum)
+    return {name: smoothing * m + (1 - smoothing) * grads[name] for name, m in momentum.items()}
+
+
+def _with_latent(params: Any, topology: Topology) -> Any:
+    """The values of all trained connections: those in use, and Top-KAST's others."""
+    if topology.latent is None:
+        return params
+    weights = select(params, topology.masks)
+    return put(
+        params, {n: jnp.where(mask, weights[n] + topology.latent[n], 0) for n, mask in topology.backward.items()}
+    )
+
+
+def _without_latent(values: Any, topology: Topology) -> tuple[Any, Topology]:
+    """Zeros outside the masks, and a topology that keeps what stood there."""
+    params = apply_masks(values, topology.masks)
+    if topology.latent is None:
+        return params, topology
+    new = select(values, topology.masks)
+    latent = {n: jnp.where(topology.backward[n], new[n], old) for n, old in topology.latent.items()}
+    return params, topology._replace(latent={n: jnp.where(m, 0, latent[n]) for n, m in topology.masks.items()})
+
+
+def _explored(rule: Rule, topology: Topology, values: Any, grads: Any) -> Any:
+    """Top-KAST's exploration loss: L2 on the connections in use, divided by their density D on the other trained ones.
+
+    λ/2 (Σ_A w² + Σ_{B∖A} w² / D),   D the density of the layer (Jayakumar et al. 2020, section 2.3)
+    """
+    decay, weights, dense_grads = (
+        rule.rates["exploration_decay"],
+        select(values, topology.masks),
+        select(grads, topology.masks),
+    )
+
+    def penalised(name):
+        mask = topology.masks[name]
+        density = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1) / mask.size
+        return dense_grads[name] + decay * weights[name] * jnp.where(mask, 1, 1 / density)
+
+    return put(grads, {name: penalised(name) for name in topology.masks})
+
+
+def _walk(parts: Parts, hyper: HyperParams, rule: Rule, state: RunState, values: Any) -> Any:
+    """DeepR's drift and noise: w ← w − η α s + √(2 η T) ν, s the sign, ν ~ N(0, 1) (Bellec et al. 2018)."""
+    rate, topology, weights = (
+        learning_rate(parts, hyper, state.step),
+        state.topology,
+        select(values, state.topology.masks),
+    )
+    key = jax.random.fold_in(jax.random.fold_in(state.key, WALK), state.step)
+    keys = dict(zip(sorted(weights), jax.random.split(key, len(weights)), strict=True))
+
+    def walked(name):
+        sign = jnp.where(topology.positive[name], 1, -1)
+        noise = jnp.sqrt(2 * rate * rule.rates["noise"]) * jax.random.normal(keys[name], sign.shape)
+        moved = weights[name] - rate * rule.rates["l1"] * sign + noise
+        return jnp.where(topology.masks[name], moved, 0)
+
+    return put(values, {name: walked(name) for name in weights})
+
+
+def _remember(parts: Parts, state: RunState) -> RunState:
+    """The network of the step that a method rewinds to, if that is not the first one."""
+    if state.rewind is None or not parts.config.rewind_to:
+        return state
+    now = state.step == parts.config.rewind_to
+    current = Rewind(state.params, state.model_state)
+    return state._replace(rewind=jax.tree.map(lambda new, old: jnp.where(now, new, old), current, state.rewind))
 
 
 def _steps(parts: Parts, state: RunState, hyper: HyperParams, data: Data, count: jax.Array) -> RunState:
     return lax.fori_loop(0, count, lambda _, state: _step(parts, hyper, data, state), state)
 
 
+def _course(parts: Parts, step: jax.Array) -> Course:
+    config, problem = parts.config, parts.problem
+    made, last = max(updates(config, problem), 1), last_update(config, problem)
+    left = jnp.maximum(last - step, 0) // period(config)
+    return Course(jnp.minimum(step / stop_step(config, problem), 1), (made - left) / made, left)
+
+
 def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> RunState:
-    config, problem, topology = parts.config, parts.problem, state.topology
-    rule = make_rule(config, hyper.drop_fraction, hyper.shrink_rate)
-    grads = select(_gradients(parts, state, data)[0], problem.masked) if rule.needs_gradient else None
+    rule, problem, topology = rule_of(parts, hyper), parts.problem, state.topology
+    grads = select(_gradients(parts, state, data)[0], problem.masked) if "gradient" in rule.needs else None
     accuracy = topology.accuracy
     if rule.count == "accuracy":
-        accuracy = _evaluate_validation(parts, state, data).correct / problem.validation
-    course = jnp.minimum(state.step / last_update(config, problem), 1)
-    counts = target_counts(rule, course, accuracy, hyper.start, hyper.counts, topology)
+        accuracy = evaluate_validation(parts, state, data).correct / problem.validation
     key = jax.random.fold_in(jax.random.fold_in(state.key, UPDATE), state.step)
-    progress = jnp.minimum(state.step / stop_step(config, problem), 1)
-    topology, info = evolve(rule, key, progress, counts, topology, select(state.params, problem.masked), grads)
-    params = apply_masks(state.params, info.survivors)
-    tx = _optimizer(parts, hyper, state.step)
-    return state._replace(
+    weights, course = select(state.params, problem.masked), _course(parts, state.step)
+    new, info = evolve(rule, key, course, accuracy, hyper.start, hyper.counts, topology, weights, grads)
+    new = new._replace(accuracy=jnp.maximum(topology.accuracy, accuracy))
+    params, new = _new_weights(parts, hyper, rule, state, data, new, info.survivors, grads)
+    kept = info.survivors
+    if rule.backward:
+        kept = {name: topology.backward[name] & new.backward[name] for name in kept}
+    tx = optimizer(parts, hyper, state.step)
+    state = state._replace(
         step=state.step + (rule.update == "instead_of_step"),
         params=params,
-        opt_state=zero_slots(tx, state.opt_state, params, info.survivors),
-        topology=topology._replace(accuracy=jnp.maximum(topology.accuracy, accuracy)),
+        opt_state=zero_slots(tx, state.opt_state, params, kept),
+        topology=new,
         running=state.running._replace(moved=state.running.moved + info.moved),
     )
+    return state if rule.rewind == "no" else _rewound(parts, hyper, state)
 
 
-def _evaluate(
-    parts: Parts, params: Any, model_state: Any, data: Data, start: jax.Array, stop: jax.Array
-) -> Evaluation:
-    """Loss and hits over the rows [start, stop) of the data, in batches that may be partly filled."""
-    size = min(EVALUATION_BATCH, data.x.shape[0])
-
-    def add(i, sums):
-        first = start + i * size
-        at = jnp.minimum(first, data.x.shape[0] - size)
-        x, y = (lax.dynamic_slice_in_dim(array, at, size) for array in (data.x, data.y))
-        row = at + lax.iota(jnp.int32, size)
-        counted = (row >= first) & (row < stop)
-        logits = parts.model.apply(
-            {"params": params, **model_state}, parts.normalize(data.normalization, x), train=False
+def _new_weights(
+    parts: Parts,
+    hyper: HyperParams,
+    rule: Rule,
+    state: RunState,
+    data: Data,
+    topology: Topology,
+    survivors: Masks,
+    grads: Weights | None,
+) -> tuple[Any, Topology]:
+    """The parameters after an update, and the topology with what Top-KAST keeps of the others."""
+    old = select(state.params, topology.masks)
+    if rule.backward:
+        values = {name: old[name] + state.topology.latent[name] for name in old}
+        latent = {name: jnp.where(mask, 0, values[name]) for name, mask in topology.masks.items()}
+        return put(state.params, {n: jnp.where(m, values[n], 0) for n, m in topology.masks.items()}), topology._replace(
+            latent=latent
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        hits = jnp.sum(counted & (jnp.argmax(logits, -1) == y), dtype=jnp.int32)
-        return Evaluation(sums.loss + jnp.sum(jnp.where(counted, losses, 0)), sums.correct + hits)
-
-    batches = (stop - start + size - 1) // size
-    sums = lax.fori_loop(0, batches, add, Evaluation(jnp.float32(0), jnp.int32(0)))
-    return Evaluation(sums.loss / (stop - start), sums.correct)
-
-
-def _evaluate_validation(parts: Parts, state: RunState, data: Data) -> Evaluation:
-    start, stop = parts.problem.train, parts.problem.train + parts.problem.validation
-    return _evaluate(parts, state.params, state.model_state, data, jnp.int32(start), jnp.int32(stop))
+    fresh = {}
+    if rule.birth == "fresh":
+        key = jax.random.fold_in(jax.random.fold_in(state.key, BIRTH), state.step)
+        fresh = select(initial_variables(parts, key, data)[0], topology.masks)
+    rate = learning_rate(parts, hyper, state.step)
+    born = {name: Born(old[name], fresh.get(name), grads[name] if grads else None, rate) for name in old}
+    return put(state.params, born_weights(rule.birth, topology.masks, survivors, born)), topology
 
 
-def _validate(parts: Parts, state: RunState, data: Data) -> tuple[RunState, Report]:
-    validation, best, sums = Evaluation(jnp.float32(jnp.nan), jnp.int32(0)), state.best, state.running
-    if best is not None:
-        validation = _evaluate_validation(parts, state, data)
-        better = validation.correct > best.correct
-        current = Best(validation.correct, state.step, state.params, state.model_state)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
-    report = Report(
-        train=Evaluation(sums.loss / sums.batches, sums.correct),  # NaN without a batch
-        train_examples=sums.batches * parts.config.batch_size,
-        validation=validation,
-        connections=connections(state.topology.masks),
-        explored=connections(state.topology.explored),
-        moved=sums.moved,
-        diverged=state.diverged,
-    )
-    return state._replace(running=_nothing_yet(), best=best), report
+def _rewound(parts: Parts, hyper: HyperParams, state: RunState) -> RunState:
+    """The state from which a method that rewinds trains again: earlier weights or the present ones, slots zero."""
+    masks = state.topology.masks
+    if state.rewind is not None:
+        state = state._replace(params=apply_masks(state.rewind.params, masks), model_state=state.rewind.model_state)
+    tx = optimizer(parts, hyper, state.step)
+    return state._replace(opt_state=zero_slots(tx, tx.init(state.params), state.params, masks))

@@ -1,0 +1,96 @@
+"""What `auto` stands for in each method, and which settings a run makes use of. Imports no jax.
+
+A recipe names the values of its method's paper, or of its reference code. A setting that the recipe of a method does
+not name has no meaning for it, and is refused where no run of a study uses it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+_SPARSE = {"structure": "none", "initial_topology": "random"}
+_EVOLVING = _SPARSE | {
+    "interval": "1epoch", "stop_fraction": 1.0, "drop_fraction": 0.3, "drop_schedule": "constant",
+    "drop_score": "magnitude", "grow_score": "random", "scope": "layer", "regrow_dropped": True, "birth": "zero",
+    "update_step": "take", "importance_pruning": 0.0,
+}  # fmt: skip
+_BELOW = {name: value for name, value in _EVOLVING.items() if name != "drop_score"}  # drop what is below a threshold
+_SHRINKING = _EVOLVING | {"shrink_rate": 1.0, "least_share": 0.1}
+_RIGL = _EVOLVING | {
+    "interval": "100", "stop_fraction": 0.75, "drop_schedule": "cosine", "grow_score": "gradient",
+    "update_step": "skip",
+}  # fmt: skip
+_ITOP = _EVOLVING | {"interval": "1500", "drop_fraction": 0.5, "drop_schedule": "cosine"}
+_MEST = _EVOLVING | {"drop_score": "magnitude_and_gradient", "drop_schedule": "linear"}
+_PRUNING = _SPARSE | {
+    "interval": "100", "stop_fraction": 0.75, "initial_sparsity": 0.0, "density_schedule": "cubic",
+    "drop_score": "magnitude", "scope": "layer", "update_step": "take", "importance_pruning": 0.0,
+}  # fmt: skip
+_LEVELS = _SPARSE | {
+    "initial_sparsity": 0.0, "density_schedule": "levels", "drop_score": "magnitude", "scope": "layer",
+    "levels": "auto",
+}  # fmt: skip
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "static": _SPARSE,
+    "set": _EVOLVING,  # Mocanu et al. 2018
+    "set_magnitude": _EVOLVING,
+    "accset": _SHRINKING,
+    "accset_level": _SHRINKING,
+    "rigl": _RIGL,  # Evci et al. 2020
+    "snfs": _EVOLVING | {  # Dettmers and Zettlemoyer 2019
+        "drop_fraction": 0.5, "drop_schedule": "cosine", "grow_score": "momentum", "scope": "momentum",
+    },
+    "deepr": {name: value for name, value in _BELOW.items() if not name.startswith("drop_")} | {  # Bellec et al. 2018
+        "interval": "1", "l1": 1e-4, "noise": 1e-10,
+    },
+    "dsr": _BELOW | {"scope": "survivors", "first_threshold": 1e-3},  # Mostafa and Wang 2019
+    "itop_random": _ITOP,  # Liu et al. 2021, CIFAR-10
+    "itop_gradient": _ITOP | {"grow_score": "gradient"},
+    "itop_unexplored": _ITOP | {"grow_score": "unexplored"},
+    "mest": _MEST,  # Yuan et al. 2021
+    "mest_soft": _MEST,
+    "gmp": _PRUNING,  # Zhu and Gupta 2017
+    "granet": _RIGL | {  # Liu et al. 2021; the interval is ours
+        "drop_fraction": 0.5, "update_step": "take", "initial_sparsity": 0.5, "density_schedule": "cubic",
+    },
+    "top_kast": _SPARSE | {  # Jayakumar et al. 2020
+        "interval": "1", "stop_fraction": 1.0, "scope": "layer", "initial_topology": "magnitude",
+        "backward_factor": 2.0, "exploration_decay": 1e-4,
+    },
+    "ac_dc": _PRUNING | {  # Peste et al. 2021, ImageNet
+        "interval": "5epoch", "stop_fraction": 1.0, "density_schedule": "cyclic", "birth": "zero",
+    },
+    "srigl": _RIGL | {"structure": "fan_in", "ablation": 0.3},  # Lasby et al. 2024
+    "chts": _EVOLVING | {"drop_score": "sampled_magnitude", "grow_score": "sampled_path3"},  # Zhang et al. 2025
+    "lottery_ticket": _LEVELS | {"rewind_to": None},  # Frankle and Carbin 2019; Frankle et al. 2020
+    "lr_rewinding": _LEVELS | {"rewind_to": None},  # Renda et al. 2020
+}  # fmt: skip
+
+_COUNTING = ("sparsity", "epsilon", "layer_sparsity", "allocation", "dense_layers")
+METHOD_SETTINGS = {name: frozenset((*_COUNTING, *recipe) if recipe else ()) for name, recipe in RECIPES.items()}
+
+
+def _one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: bool({*names}.intersection(value if isinstance(value, tuple) else (value,)))
+
+
+# Settings that only some values of other settings use: {setting: {other setting: whether its value does}}.
+USED_BY: dict[str, dict[str, Callable[[Any], bool]]] = {
+    **{
+        name: {"method": _one_of(*(method for method, used in METHOD_SETTINGS.items() if name in used))}
+        for name in sorted(frozenset().union(*METHOD_SETTINGS.values()))
+    },
+    "erk_power": {"allocation": _one_of("erk")},
+    "rewiring": {"initial_topology": _one_of("small_world")},
+    "degree_exponent": {"initial_topology": _one_of("scale_free")},
+    "drop_power": {"drop_schedule": _one_of("inverse_power")},
+    "gradient_weight": {"drop_score": _one_of("magnitude_and_gradient")},
+    "temperature": {"drop_score": _one_of("sampled_magnitude"), "grow_score": _one_of("sampled_path3")},
+    "smoothing": {"grow_score": _one_of("momentum"), "scope": _one_of("momentum")},
+    "importance_from": {"importance_pruning": bool},
+    "momentum": {"optimizer": _one_of("momentum", "nesterov")},
+    "lr_decay_at": {"lr_schedule": _one_of("step")},
+    "lr_decay_factor": {"lr_schedule": _one_of("step")},
+    "all_relu_alpha": {"activation": _one_of("all_relu")},
+}

@@ -1,0 +1,32 @@
+"""The weight that a new connection begins with; its optimiser slots always begin with zero."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.topology.masks import Masks, Weights
+
+
+class Born(NamedTuple):
+    """What the weights of a layer's new connections may be made of; kernel-shaped."""
+
+    weight: jax.Array  # before the update, zero outside the old mask
+    fresh: jax.Array | None  # another initialisation
+    gradient: jax.Array | None  # of the loss, dense
+    rate: jax.Array  # float32[], the learning rate
+
+
+BIRTHS: dict[str, Callable[[Born], jax.Array]] = {
+    "zero": lambda born: jnp.zeros_like(born.weight),  # SET's first reference, RigL
+    "kept": lambda born: born.weight,  # RigL's code, where a link is dropped and drawn again at once
+    "fresh": lambda born: born.fresh,  # later versions of SET
+    "gradient": lambda born: -born.rate * born.gradient,  # a plain step of gradient descent ahead [ours]
+}
+
+
+def born_weights(birth: str, masks: Masks, survivors: Masks, by_layer: dict[str, Born]) -> Weights:
+    """The weights after an update: those of the survivors, new ones in the rest of the masks, zero elsewhere."""
+    new = {name: jnp.where(survivors[name], born.weight, BIRTHS[birth](born)) for name, born in by_layer.items()}
+    return {name: jnp.where(masks[name], weight, 0) for name, weight in new.items()}

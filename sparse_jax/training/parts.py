@@ -1,0 +1,104 @@
+"""What the functions of a run have in common."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_jax.activations.by_layer import by_layer
+from sparse_jax.config import RunConfig
+from sparse_jax.data.batches import Data, batch_at
+from sparse_jax.data.normalization import make_apply
+from sparse_jax.models.registry import MODELS
+from sparse_jax.topology.methods import METHODS, Settings
+from sparse_jax.topology.patterns import Pattern, parse_pattern
+from sparse_jax.topology.rule import Rule
+from sparse_jax.training.optimizers import make_optimizer, rate_factor
+from sparse_jax.training.problem import Problem
+from sparse_jax.training.state import HyperParams
+
+# The streams of randomness of a run: each is folded into its key, then the step.
+PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH = range(7)
+
+
+class Parts(NamedTuple):
+    """Everything of a run that is static."""
+
+    config: RunConfig
+    problem: Problem
+    model: nn.Module
+    normalize: Callable
+
+
+def make_parts(config: RunConfig, problem: Problem) -> Parts:
+    """The model and the normalisation of a configuration."""
+    return Parts(config, problem, make_model(config, problem, config.activation), make_apply(config.normalization))
+
+
+def make_model(config: RunConfig, problem: Problem, activation: tuple[str, ...]) -> nn.Module:
+    """The network of a configuration, with the activation functions named."""
+    return MODELS[config.model](config, problem.classes, by_layer(activation, config.all_relu_alpha))
+
+
+def make_rule(config: RunConfig, outputs: str, rates: Mapping[str, jax.Array]) -> Rule:
+    """The method of a run.
+
+    Args:
+      config: resolved; what it does not use is None.
+      outputs: the layer of the network's outputs.
+      rates: float32[] by name, may be traced.
+    """
+    chosen = {name: getattr(config, name) for name in Settings._fields if hasattr(config, name)}
+    chosen["structure"] = Pattern() if config.structure is None else parse_pattern(config.structure)
+    used = {name: value for name, value in chosen.items() if value is not None}
+    return METHODS[config.method](Settings(outputs=outputs, rates=rates, **used))
+
+
+def rule_of(parts: Parts, hyper: HyperParams) -> Rule:
+    """The method of a run with its rates."""
+    return make_rule(parts.config, list(parts.problem.kernels)[-1], hyper.rates)
+
+
+def learning_rate(parts: Parts, hyper: HyperParams, step: jax.Array) -> jax.Array:
+    """float32[], at a step of the run: on its own clock, on which RigL's updates count as steps."""
+    return hyper.learning_rate * rate_factor(parts.config, parts.problem, step)
+
+
+def optimizer(parts: Parts, hyper: HyperParams, step: jax.Array) -> optax.GradientTransformation:
+    """The optimiser at a step of the run."""
+    return make_optimizer(parts.config, learning_rate(parts, hyper, step), hyper.weight_decay)
+
+
+def batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+    """Normalised inputs and labels of the batch of a step; `key` is the run's."""
+    order = jax.random.fold_in(key, ORDER)
+    x, y = batch_at(data, order, step, n=parts.problem.train, batch_size=parts.config.batch_size)
+    return parts.normalize(data.normalization, x), y
+
+
+def initial_variables(parts: Parts, key: jax.Array, data: Data) -> tuple[Any, Any]:
+    """Dense parameters, and the model's other variables."""
+    example = parts.normalize(data.normalization, data.x[:1])
+    variables = parts.model.init(key, example, train=False)
+    return variables["params"], {name: value for name, value in variables.items() if name != "params"}
+
+
+def gradients(
+    parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data
+) -> tuple[Any, tuple]:
+    """Dense gradients at `params`, of the batch of the step, with (loss, correct, model_state)."""
+    x, y = batch(parts, key, step, data)
+    dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
+
+    def loss_fn(params):
+        logits, changed = parts.model.apply(
+            {"params": params, **model_state}, x, train=True, rngs={"dropout": dropout}, mutable=list(model_state)
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        correct = jnp.sum(jnp.argmax(logits, -1) == y, dtype=jnp.int32)
+        return loss, (loss, correct, changed)
+
+    return jax.grad(loss_fn, has_aux=True)(params)

@@ -1,0 +1,97 @@
+"""How a run begins: its first weights and masks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_jax.data.batches import Data
+from sparse_jax.topology.evolution import choose, start_topology
+from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
+from sparse_jax.topology.masks import Masks, apply_masks, select
+from sparse_jax.topology.rule import Rule
+from sparse_jax.training import scores
+from sparse_jax.training.evaluation import nothing_yet
+from sparse_jax.training.optimizers import zero_slots
+from sparse_jax.training.parts import PARAMS, TOPOLOGY, Parts, batch, initial_variables, make_model, optimizer, rule_of
+from sparse_jax.training.state import Best, HyperParams, Rewind, RunState
+
+CORRELATED_EXAMPLES = 5000  # of the training part, for --initial_topology=correlation
+
+
+def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
+    """The state before the first step."""
+    key = jax.random.key(hyper.seed)
+    rule = rule_of(parts, hyper)
+    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
+    masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
+    topology = start_topology(rule, masks, select(dense, parts.problem.masked))
+    params = apply_masks(dense, masks)
+    tx = optimizer(parts, hyper, jnp.int32(0))
+    return RunState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state,
+        opt_state=zero_slots(tx, tx.init(params), params, masks),
+        topology=topology,
+        key=key,
+        running=nothing_yet(),
+        diverged=jnp.bool_(False),
+        best=Best(jnp.int32(-1), jnp.int32(0), params, model_state) if parts.problem.validation else None,
+        rewind=Rewind(dense, model_state) if rule.rewind == "weights" else None,
+    )
+
+
+def _first_masks(
+    parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
+) -> Masks:
+    """The masks that the configuration names; `params` are dense, `key` is the run's."""
+    name, shapes, draw = parts.config.initial_topology, parts.problem.masked_shapes, jax.random.fold_in(key, TOPOLOGY)
+    if hyper.masks:
+        return hyper.masks
+    if name == "random" and rule.pattern.kind != "none":
+        keys = zip(sorted(shapes), jax.random.split(draw, len(shapes)), strict=True)
+        bits = {layer: jax.random.bits(layer_key, shapes[layer], jnp.uint32) for layer, layer_key in keys}
+        return choose(rule._replace(scope="layer"), bits, hyper.start)
+    if name in INITIAL:
+        settings = InitialSettings(*(hyper.rates.get(rate) for rate in ("rewiring", "degree_exponent")))
+        return INITIAL[name](draw, shapes, hyper.start, settings)
+    if name == "correlation":
+        x = parts.normalize(data.normalization, data.x[: min(CORRELATED_EXAMPLES, parts.problem.train)])
+        first = next(iter(parts.problem.kernels))
+        return correlation_masks(draw, shapes, hyper.start, first, x.reshape(x.shape[0], -1))
+    return _scored_masks(parts, rule, hyper, key, params, model_state, data)
+
+
+def _scored_masks(
+    parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
+) -> Masks:
+    """The connections that a score of the untrained network ranks highest, on the batch of the first step."""
+    name, names = parts.config.initial_topology, parts.problem.masked
+    total = sum(hyper.start.values()) if parts.config.allocation == "global" else None
+    x, y = batch(parts, key, jnp.int32(0), data)
+
+    def logits(params):
+        return parts.model.apply({"params": params, **model_state}, x, train=False)
+
+    def loss(params):
+        return optax.softmax_cross_entropy_with_integer_labels(logits(params), y).mean()
+
+    def linear(params):
+        model = make_model(parts.config, parts.problem, ("linear",))
+        return model.apply({"params": params, **model_state}, jnp.ones_like(x[:1]), train=False)
+
+    if name == "synflow":
+        rounds = scores.SYNFLOW_ROUNDS
+        if total is None:
+            return scores.synflow(linear, params, names, hyper.start, rounds, in_series=True)
+        return scores.synflow_globally(linear, params, names, total, rounds, in_series=True)
+    ranked = {
+        "magnitude": lambda: scores.magnitude(params, names),
+        "snip": lambda: scores.snip(loss, params, names),
+        "grasp": lambda: scores.grasp(logits, y, params, names, scores.GRASP_TEMPERATURE),
+    }[name]()
+    if total is not None:
+        return from_scores_globally(ranked, total)
+    return choose(rule._replace(scope="layer"), ranked, hyper.start)
