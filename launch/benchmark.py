@@ -171,8 +171,8 @@ def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
     import jax
     import jax.numpy as jnp
 
-    from sparse_jax.topology.evolution import drop, grow
     from sparse_jax.topology.initial import random_masks
+    from sparse_jax.topology.moves import drop, grow
 
     side, rounds = (100, 1) if smoke else (1000, 7)
     shape = (side, side)

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sparse_jax.recipes import RECIPES
-from sparse_jax.topology.evolution import drop, evolve, grow, start_topology, target_counts
+from sparse_jax.topology.counts import target_counts
+from sparse_jax.topology.evolution import evolve, start_topology
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.masks import apply_masks, mask_tree, select
 from sparse_jax.topology.methods import METHODS, Settings
+from sparse_jax.topology.moves import drop, grow
 from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES, Course
 from tests import oracle
 

@@ -13,7 +13,6 @@ from sparse_jax.data.batches import batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.mlp import MLP
 from sparse_jax.recipes import RECIPES
-from sparse_jax.topology.evolution import trained
 from sparse_jax.topology.masks import apply_masks, mask_tree, select
 from sparse_jax.topology.redistribution import SHARES
 from sparse_jax.training import optimizers
@@ -70,7 +69,7 @@ def zero_outside(state, tx):
         tx,
         lambda slot, mask: slots.append(bool((jnp.where(mask, 0, slot) == 0).all())),
         state.opt_state,
-        mask_tree(state.params, trained(state.topology)),
+        mask_tree(state.params, state.topology.trained),
     )
     assert all(slots)
     return len(slots)

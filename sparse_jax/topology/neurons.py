@@ -15,6 +15,13 @@ def inputs_of(alive: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.broadcast_to(alive.reshape((1,) * (mask.ndim - 1) + (-1,)), mask.shape)
 
 
+def places_of(topology: Topology) -> Masks:
+    """Where connections may lie: everywhere, but not into neurons that were cut off; bool by layer."""
+    if topology.alive is None:
+        return {name: jnp.ones(mask.shape, bool) for name, mask in topology.masks.items()}
+    return {name: inputs_of(topology.alive[name], mask) for name, mask in topology.masks.items()}
+
+
 def _without_dead(topology: Topology, alive: Masks) -> Topology:
     masks = {name: mask & inputs_of(alive[name], mask) for name, mask in topology.masks.items()}
     return topology._replace(masks=masks, alive=alive)

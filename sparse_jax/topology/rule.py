@@ -61,3 +61,8 @@ class Topology(NamedTuple):
     backward: Masks | None  # the connections that are trained, a superset of the masks
     alive: Masks | None  # bool[outputs] by layer, neurons that were not cut off
     lost: Counts | None  # int32[] by layer, connections lost with neurons that importance pruning cut off
+
+    @property
+    def trained(self) -> Masks:
+        """The connections that an optimiser step changes: those of the masks, or more (Top-KAST)."""
+        return self.masks if self.backward is None else self.backward

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from sparse_jax.data.batches import Data
-from sparse_jax.topology.evolution import choose, start_topology
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
-from sparse_jax.topology.masks import Masks, apply_masks, select
+from sparse_jax.topology.masks import Masks
+from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training import scores
 from sparse_jax.training.evaluation import nothing_yet
-from sparse_jax.training.optimizers import zero_slots
+from sparse_jax.training.network import first_network
 from sparse_jax.training.parts import PARAMS, TOPOLOGY, Parts, batch, initial_variables, make_model, optimizer, rule_of
 from sparse_jax.training.state import Best, HyperParams, Rewind, RunState
 
@@ -26,19 +26,15 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     rule = rule_of(parts, hyper)
     dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
     masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
-    topology = start_topology(rule, masks, select(dense, parts.problem.masked))
-    params = apply_masks(dense, masks)
-    tx = optimizer(parts, hyper, jnp.int32(0))
+    network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks)
     return RunState(
+        **network._asdict(),
         step=jnp.int32(0),
-        params=params,
         model_state=model_state,
-        opt_state=zero_slots(tx, tx.init(params), params, masks),
-        topology=topology,
         key=key,
         running=nothing_yet(),
         diverged=jnp.bool_(False),
-        best=Best(jnp.int32(-1), jnp.int32(0), params, model_state) if parts.problem.validation else None,
+        best=Best(jnp.int32(-1), jnp.int32(0), network.params, model_state) if parts.problem.validation else None,
         rewind=Rewind(dense, model_state) if rule.rewind == "weights" else None,
     )
 

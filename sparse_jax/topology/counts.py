@@ -1,0 +1,41 @@
+"""The connections that a topology update leads to, layer by layer."""
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.topology.masks import Counts
+from sparse_jax.topology.rule import Rule, Topology
+from sparse_jax.topology.schedules import Course
+
+
+def target_counts(
+    rule: Rule, course: Course, accuracy: jax.Array, start: Counts, final: Counts, topology: Topology
+) -> tuple[Counts, Counts]:
+    """The connections of every layer that an update first prunes to, and those it ends with.
+
+        constant   c, what the layer is entitled to: its first connections, or what came of a redistribution
+        schedule   final + [(start − final) density(p)]
+        accuracy   max(final, n − [n g])     AccSET [ours]: n is the present count, g the gain in accuracy
+        extra      final, then final + ⌊ζ(p) final⌋, but final at the last update     MEST's soft bound
+
+    with [·] rounding to the nearest integer, and less what was lost with neurons that importance pruning cut off.
+    """
+    if rule.count == "constant":
+        return topology.counts, topology.counts
+    size = {name: mask.size for name, mask in topology.masks.items()}
+    above = {name: start[name] - final[name] for name in final}
+    if topology.lost is not None:
+        final = {name: jnp.maximum(final[name] - lost, 0) for name, lost in topology.lost.items()}
+    if rule.count == "accuracy":
+        gain = rule.gain(accuracy, topology.accuracy)
+        present = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in topology.masks.items()}
+        less = {name: n - jnp.round(n * gain).astype(jnp.int32) for name, n in present.items()}
+        return present, {name: jnp.maximum(final[name], n) for name, n in less.items()}
+    if rule.count == "extra":
+        share = jnp.where(course.left == 0, 0, rule.drop_fraction(course.updates))
+        more = {name: jnp.floor(share * n).astype(jnp.int32) for name, n in final.items()}
+        return final, {name: jnp.minimum(final[name] + more[name], size[name]) for name in final}
+    ratio = {name: final[name] / jnp.maximum(start[name], 1) for name in final}
+    share = {name: rule.density(course, ratio[name]) for name in final}
+    counts = {name: final[name] + jnp.round(above[name] * share[name]).astype(jnp.int32) for name in final}
+    return counts, counts
