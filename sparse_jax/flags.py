@@ -92,7 +92,10 @@ def _initial(text: str, field: dataclasses.Field) -> str:
     if text.strip().startswith("file:"):
         _path(text.strip().removeprefix("file:"), field)
         return text.strip()
-    return _name(text, field)
+    try:
+        return _name(text, field)
+    except ValueError as error:
+        raise ValueError(f"{error}, or file:PATH of masks") from None
 
 
 def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
@@ -126,6 +129,17 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "structure": _structure,
     "initial": _initial,
 }
+
+
+def read_value(field: dataclasses.Field, value: Any) -> Any:
+    """One value of a setting: checked, and read from its text where it is text. Raises UserError."""
+    text = value.strip() if isinstance(value, str) else show(value)
+    if field.metadata.get("auto") and text == AUTO:
+        return AUTO
+    try:
+        return _READ[field.metadata["kind"]](text, field)
+    except ValueError as error:
+        raise UserError(f"{field.name}: {error}") from None
 
 
 class _Parser(flags.ArgumentParser):

@@ -27,7 +27,7 @@ ARROWS = {
     "data": {"errors", "config"},
     "sparse": {"errors", "config", "topology"},
     "training": {"errors", "config", *INNER},
-    **{room: {"errors", "config", "recipes", "flags", "training", *INNER, *UPPER} for room in UPPER},
+    **{room: {"errors", "config", "recipes", "flags", "training", *INNER, *UPPER} for room in (*UPPER, "sparsify")},
 }
 # ... and what of other people's packages
 PEERS = {
@@ -40,6 +40,7 @@ PEERS = {
     "models": {"jax", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
+    "sparsify": {"jax", "numpy", "optax"},
 }
 WITHOUT_JAX = (
     "config", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sparse_jax.config import RATES
 from sparse_jax.data.batches import Data
 from sparse_jax.study import rows
 from sparse_jax.study.grid import Run
@@ -17,6 +16,7 @@ from sparse_jax.study.resolve import FILE, masks_of
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, place, without_padding
+from sparse_jax.training.parts import rates_of
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -41,13 +41,12 @@ class Group(NamedTuple):
 def hyper_params(run: Run) -> HyperParams:
     """The dynamic settings of a run as arrays."""
     config = run.config
-    rates = {name: getattr(config, name) for name in RATES}
     from_file = config.initial_topology is not None and config.initial_topology.startswith(FILE)
     return HyperParams(
         seed=np.uint32(config.seed),
         start={name: np.int32(count) for name, count in run.start.items()},
         counts={name: np.int32(count) for name, count in run.final.items()},
-        rates={name: np.float32(value) for name, value in rates.items() if value is not None},
+        rates=rates_of(config),
         masks=masks_of(config, run.problem) if from_file else {},
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),

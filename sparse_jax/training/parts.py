@@ -6,19 +6,22 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparse_jax.activations.by_layer import by_layer
-from sparse_jax.config import RunConfig
+from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.registry import MODELS
 from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.patterns import Pattern, parse_pattern
 from sparse_jax.topology.rule import Rule
+from sparse_jax.topology.schedules import Course
 from sparse_jax.training.optimizers import make_optimizer, rate_factor
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import HyperParams
+from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 # The streams of randomness of a run: each is folded into its key, then the step.
 PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH = range(7)
@@ -57,9 +60,22 @@ def make_rule(config: RunConfig, outputs: str, rates: Mapping[str, jax.Array]) -
     return METHODS[config.method](Settings(outputs=outputs, rates=rates, **used))
 
 
+def rates_of(config: RunConfig) -> dict[str, np.float32]:
+    """The dynamic settings of a method that the run uses, by name."""
+    rates = {name: getattr(config, name) for name in RATES}
+    return {name: np.float32(value) for name, value in rates.items() if value is not None}
+
+
 def rule_of(parts: Parts, hyper: HyperParams) -> Rule:
     """The method of a run with its rates."""
     return make_rule(parts.config, list(parts.problem.kernels)[-1], hyper.rates)
+
+
+def course(config: RunConfig, problem: Problem, step: jax.Array) -> Course:
+    """Where in training an update at a step of the run stands."""
+    made, last = max(updates(config, problem), 1), last_update(config, problem)
+    left = jnp.maximum(last - step, 0) // period(config)
+    return Course(jnp.minimum(step / stop_step(config, problem), 1), (made - left) / made, left)
 
 
 def learning_rate(parts: Parts, hyper: HyperParams, step: jax.Array) -> jax.Array:

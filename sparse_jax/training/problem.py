@@ -34,7 +34,8 @@ class Problem(NamedTuple):
         return sum(math.prod(self.kernels[name]) for name in self.masked)
 
 
-def _masked(config: RunConfig, kernels: Shapes) -> tuple[str, ...]:
+def masked_names(config: RunConfig, kernels: Shapes) -> tuple[str, ...]:
+    """The kernels that have a mask, sorted. Raises UserError for `dense_layers` that match no layer or all."""
     if config.method == "dense":
         return ()
     if not config.dense_layers:
@@ -66,6 +67,6 @@ def make_problem(config: RunConfig, info: DatasetInfo, sizes: tuple[int, int, in
     if per_epoch * config.epochs >= 2**31:
         raise UserError(f"--epochs={config.epochs} makes {per_epoch * config.epochs} steps: 2^31 - 1 is the most")
     return Problem(
-        info.input_shape, info.classes, train, validation, test, kernels, _masked(config, kernels),
+        info.input_shape, info.classes, train, validation, test, kernels, masked_names(config, kernels),
         per_epoch, per_epoch * config.epochs,
     )

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from sparse_jax.data.batches import Data
+from sparse_jax.topology.allocation import Shapes
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
-from sparse_jax.topology.masks import Masks
+from sparse_jax.topology.masks import Counts, Masks
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training import scores
@@ -46,18 +47,23 @@ def _first_masks(
     name, shapes, draw = parts.config.initial_topology, parts.problem.masked_shapes, jax.random.fold_in(key, TOPOLOGY)
     if hyper.masks:
         return hyper.masks
-    if name == "random" and rule.pattern.kind != "none":
-        keys = zip(sorted(shapes), jax.random.split(draw, len(shapes)), strict=True)
-        bits = {layer: jax.random.bits(layer_key, shapes[layer], jnp.uint32) for layer, layer_key in keys}
-        return choose(rule._replace(scope="layer"), bits, hyper.start)
     if name in INITIAL:
-        settings = InitialSettings(*(hyper.rates.get(rate) for rate in ("rewiring", "degree_exponent")))
-        return INITIAL[name](draw, shapes, hyper.start, settings)
+        return drawn_masks(rule, name, draw, shapes, hyper.start)
     if name == "correlation":
         x = parts.normalize(data.normalization, data.x[: min(CORRELATED_EXAMPLES, parts.problem.train)])
         first = next(iter(parts.problem.kernels))
         return correlation_masks(draw, shapes, hyper.start, first, x.reshape(x.shape[0], -1))
     return _scored_masks(parts, rule, hyper, key, params, model_state, data)
+
+
+def drawn_masks(rule: Rule, name: str, key: jax.Array, shapes: Shapes, counts: Counts) -> Masks:
+    """Masks of a family of random graphs, with as many connections as the family can have of the counts."""
+    if name == "random" and rule.pattern.kind != "none":
+        keys = zip(sorted(shapes), jax.random.split(key, len(shapes)), strict=True)
+        bits = {layer: jax.random.bits(layer_key, shapes[layer], jnp.uint32) for layer, layer_key in keys}
+        return choose(rule._replace(scope="layer"), bits, counts)
+    settings = InitialSettings(*(rule.rates.get(rate) for rate in ("rewiring", "degree_exponent")))
+    return INITIAL[name](key, shapes, counts, settings)
 
 
 def _scored_masks(

@@ -10,7 +10,6 @@ from jax import lax
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
 from sparse_jax.topology.masks import apply_masks, select
-from sparse_jax.topology.schedules import Course
 from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
@@ -19,6 +18,7 @@ from sparse_jax.training.parts import (
     UPDATE,
     WALK,
     Parts,
+    course,
     gradients,
     initial_variables,
     learning_rate,
@@ -29,7 +29,6 @@ from sparse_jax.training.parts import (
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.start import init
 from sparse_jax.training.state import HyperParams, Rewind, RunState, TrainFns
-from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 
 def make_train(config: RunConfig, problem: Problem) -> TrainFns:
@@ -93,13 +92,6 @@ def _steps(parts: Parts, state: RunState, hyper: HyperParams, data: Data, count:
     return lax.fori_loop(0, count, lambda _, state: _step(parts, hyper, data, state), state)
 
 
-def _course(parts: Parts, step: jax.Array) -> Course:
-    config, problem = parts.config, parts.problem
-    made, last = max(updates(config, problem), 1), last_update(config, problem)
-    left = jnp.maximum(last - step, 0) // period(config)
-    return Course(jnp.minimum(step / stop_step(config, problem), 1), (made - left) / made, left)
-
-
 def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> RunState:
     rule, masked = rule_of(parts, hyper), parts.problem.masked
     tx, rate = optimizer(parts, hyper, state.step), learning_rate(parts, hyper, state.step)
@@ -108,9 +100,9 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
     accuracy = state.topology.accuracy
     if rule.count == "accuracy":
         accuracy = evaluate_validation(parts, state, data).correct / parts.problem.validation
-    course, counts = _course(parts, state.step), (hyper.start, hyper.counts)
+    now, counts = course(parts.config, parts.problem, state.step), (hyper.start, hyper.counts)
     network, info = rewire(
-        rule, tx, rate, _key(state, UPDATE), course, accuracy, *counts, _network(state), grads, fresh
+        rule, tx, rate, _key(state, UPDATE), now, accuracy, *counts, _network(state), grads, fresh
     )
     state = state._replace(
         **network._asdict(),

@@ -1,0 +1,239 @@
+"""Training in a loop of one's own: it is the training of the studies, for any pytree and any optimiser."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sparse_jax.config import METHODS
+from sparse_jax.errors import UserError
+from sparse_jax.recipes import RECIPES
+from sparse_jax.sparsify import SETTINGS, make_sparsifier
+from sparse_jax.study.grid import Run
+from sparse_jax.study.resolve import connections_of
+from sparse_jax.study.train_group import hyper_params
+from sparse_jax.topology.masks import mask_tree, select
+from sparse_jax.training.parts import PARAMS, gradients, initial_variables, make_parts, optimizer, rule_of
+from sparse_jax.training.timeline import update_due
+from sparse_jax.training.train import make_train
+from tests.tiny import make_config, make_data, make_tiny_problem
+
+ANYWHERE = [method for method in METHODS if "levels" not in RECIPES[method]]
+STRONGER = {"noise": 0.05, "first_threshold": 0.1, "shrink_rate": 0.5}
+
+
+def tiny(method):
+    """A configuration, its parts and the hyper-parameters of the small problem that all laws use."""
+    config = make_config(method, learning_rate=0.1, weight_decay=1e-3)
+    used = {name: value for name, value in STRONGER.items() if getattr(config, name) is not None}
+    config = dataclasses.replace(config, **used)
+    problem = make_tiny_problem(config)
+    return config, problem, hyper_params(Run("run", config, problem, *connections_of(config, problem)))
+
+
+def chosen(config):
+    """The settings of the topology and the method that a configuration uses, as keyword arguments."""
+    values = {name: getattr(config, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@functools.cache
+def foreign(method, steps):
+    """The networks after every step of a plain loop, on the batches and keys of the studies."""
+    (config, problem, hyper), data = tiny(method), make_data()
+    parts, key = make_parts(config, problem), jax.random.key(hyper.seed)
+    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
+    tx = optimizer(parts, hyper, jnp.int32(0))
+    sparsifier = make_sparsifier(
+        dense, tx, steps=problem.steps, learning_rate=0.1, outputs="output/kernel", **chosen(config)
+    )
+    gradient = jax.jit(lambda step, params: gradients(parts, key, step, params, model_state, data)[0])
+    step_fn, update_fn = jax.jit(sparsifier.step), jax.jit(sparsifier.update)
+    networks = [jax.jit(sparsifier.init)(key, dense)]
+    for step in range(steps):
+        grads = gradient(jnp.int32(step), networks[-1].params)
+        move = update_fn if sparsifier.update_due(step) else step_fn
+        accuracy = {"accuracy": 0.1 * step} if move is update_fn and config.shrink_rate else {}
+        networks.append(move(key, step, networks[-1], grads, **accuracy))
+    return sparsifier, networks
+
+
+def same_rule(method):
+    """Whether one gradient for a step and an update is what the studies have, too."""
+    config, problem, hyper = tiny(method)
+    rule = rule_of(make_parts(config, problem), hyper)
+    return rule.count != "accuracy" and (rule.update != "after_step" or "gradient" not in rule.needs)
+
+
+@pytest.mark.parametrize("method", [method for method in ANYWHERE if same_rule(method)])
+def test_a_loop_of_ones_own_trains_as_the_studies_do(method):
+    config, problem, hyper = tiny(method)
+    data, fns = make_data(), make_train(config, problem)
+    steps = 10
+    networks = foreign(method, steps)[1]
+    step_fn, update_fn = jax.jit(fns.steps), jax.jit(fns.update)
+    state = jax.jit(fns.init)(hyper, data)
+    while state.step < steps:
+        if update_due(config, problem, int(state.step)):
+            state = update_fn(state, hyper, data)
+            if fns.update_steps:
+                continue
+        state = step_fn(state, hyper, data, jnp.int32(1))
+    got = networks[-1]
+    for name, mask in state.topology.masks.items():
+        np.testing.assert_array_equal(got.topology.masks[name], mask)
+        np.testing.assert_array_equal(got.topology.explored[name], state.topology.explored[name])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got.params, state.params)
+
+
+@pytest.mark.parametrize("method", ANYWHERE)
+def test_counts_and_zeros(method):
+    config, problem, hyper = tiny(method)
+    sparsifier, networks = foreign(method, 10)
+    tx = optimizer(make_parts(config, problem), hyper, jnp.int32(0))
+    for network in networks:
+        for name, weight in select(network.params, network.topology.masks).items():
+            assert not np.asarray(weight)[~np.asarray(network.topology.masks[name])].any()
+        optax.tree.map_params(
+            tx,
+            lambda slot, mask: np.testing.assert_array_equal(jnp.where(mask, 0, slot), 0),
+            network.opt_state,
+            mask_tree(network.params, network.topology.trained),
+        )
+    counts = {name: int(n) for name, n in hyper.start.items()}
+    assert sparsifier.connections(networks[0]) == counts
+    if config.interval and config.density_schedule is None and config.method not in ("static", "dense", "top_kast"):
+        assert any((networks[0].topology.masks[n] != networks[-1].topology.masks[n]).any() for n in counts)
+
+
+def layers_of_all_kinds():
+    """Parameters of a convolution, a recurrent cell and attention, and of a plain pytree."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(8, (3, 3))(x).reshape(x.shape[0], -1, 8)
+            x = nn.BatchNorm(use_running_average=True)(x)
+            x = nn.RNN(nn.LSTMCell(8))(x)
+            x = nn.MultiHeadDotProductAttention(num_heads=2)(x)
+            return nn.Dense(5)(x.mean(1))
+
+    params = jax.eval_shape(Model().init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+    return {"flax": params, "plain": [{"w": jnp.ones((30, 20)), "b": jnp.ones(20)}, (jnp.ones((20, 5)),)]}
+
+
+def test_any_kernels_of_any_pytree():
+    tree = layers_of_all_kinds()
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+    sparsifier = make_sparsifier(
+        tree, tx, steps=40, layers=r"kernel$|/w$|^plain/1", method="rigl", sparsity=0.8, interval=5,
+        dense_layers="^flax/Dense_0", allocation="uniform",
+    )  # fmt: skip
+    network = jax.jit(sparsifier.init)(jax.random.key(1), tree)
+    counts = sparsifier.connections(network)
+    assert {name.rpartition("/")[0] for name in counts if name.startswith("flax/MultiHead")} == {
+        f"flax/MultiHeadDotProductAttention_0/{part}" for part in ("query", "key", "value", "out")
+    }
+    assert sum("LSTMCell" in name for name in counts) == 8
+    assert counts.keys() >= {"flax/Conv_0/kernel", "plain/0/w", "plain/1/0"}
+    assert not any("Dense_0" in name or "BatchNorm" in name for name in counts)
+    step_fn, update_fn = jax.jit(sparsifier.step), jax.jit(sparsifier.update)
+    rng = np.random.default_rng(0)
+    for step in range(12):
+        grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), tree)
+        move = update_fn if sparsifier.update_due(step) else step_fn
+        network = move(jax.random.key(1), step, network, grads)
+        assert sparsifier.connections(network) == counts
+    for name, weight in select(network.params, counts).items():
+        mask = np.asarray(network.topology.masks[name])
+        assert counts[name] == round(0.2 * mask.size) or abs(counts[name] - 0.2 * mask.size) <= 1
+        assert not np.asarray(weight)[~mask].any()
+
+
+def test_updates_fall_where_the_settings_say():
+    params = {"kernel": jnp.ones((10, 10))}
+    common = {"steps": 30, "sparsity": 0.5, "interval": 10}
+    due = {}
+    for method in ("set", "rigl"):
+        sparsifier = make_sparsifier(params, optax.sgd(0.1), method=method, **common)
+        due[method] = [step for step in range(30) if sparsifier.update_due(step)]
+    assert due == {"set": [9, 19], "rigl": [10, 20]}  # after 10 steps; rigl stops at 75 % of training
+    static = make_sparsifier(params, optax.sgd(0.1), steps=30, method="static", sparsity=0.5)
+    assert not any(static.update_due(step) for step in range(30))
+    by_epoch = make_sparsifier(params, optax.sgd(0.1), steps=30, steps_per_epoch=7, method="set", sparsity=0.5)
+    assert [step for step in range(30) if by_epoch.update_due(step)] == [6, 13, 20, 27]
+
+
+def test_the_allocation_sees_attention_as_a_matrix_where_told():
+    params = {"query": {"kernel": jnp.ones((32, 4, 8))}, "dense": {"kernel": jnp.ones((32, 32))}}
+    told = make_sparsifier(
+        params, optax.sgd(0.1), steps=10, method="static", sparsity=0.8, input_axes={"query/kernel$": 1}
+    )
+    counts = told.connections(told.init(jax.random.key(0), params))
+    assert abs(counts["query/kernel"] - counts["dense/kernel"]) <= 1  # both are 32 × 32
+    plain = make_sparsifier(params, optax.sgd(0.1), steps=10, method="static", sparsity=0.8)
+    assert plain.connections(plain.init(jax.random.key(0), params))["query/kernel"] < counts["query/kernel"]
+
+
+def test_masks_may_be_given():
+    params = {"a": {"kernel": jnp.ones((4, 6))}, "b": {"kernel": jnp.ones((6, 2))}}
+    masks = {name: jax.random.bernoulli(jax.random.key(0), 0.5, leaf["kernel"].shape) for name, leaf in params.items()}
+    masks = {f"{name}/kernel": mask for name, mask in masks.items()}
+    sparsifier = make_sparsifier(params, optax.sgd(0.1), steps=10, method="set", sparsity=0.5, interval=2)
+    network = sparsifier.init(jax.random.key(0), params, masks)
+    counts = sparsifier.connections(network)
+    assert counts == {name: int(mask.sum()) for name, mask in masks.items()}
+    for step in range(4):
+        network = sparsifier.update(jax.random.key(0), step, network, jax.tree.map(jnp.ones_like, params))
+        assert sparsifier.connections(network) == counts
+    with pytest.raises(UserError, match=r"the mask of a/kernel is \(6, 4\), its weights are \(4, 6\)"):
+        sparsifier.init(jax.random.key(0), params, masks | {"a/kernel": masks["a/kernel"].T})
+    with pytest.raises(UserError, match="the layers are a/kernel, b/kernel"):
+        sparsifier.init(jax.random.key(0), params, {"a/kernel": masks["a/kernel"]})
+
+
+WRONG = [
+    ({"method": "rigel"}, "unknown method 'rigel'. Did you mean 'rigl'"),
+    ({"methods": "rigl"}, "unknown setting 'methods'. Did you mean 'method'"),
+    ({"sparsity": 1.2}, r"sparsity: 1.2 is outside \[0, 1\)"),
+    ({"method": "static", "interval": 5}, "interval=5 has no effect: method='static' does not use it"),
+    ({"method": "lottery_ticket"}, "lottery_ticket trains in levels"),
+    ({"method": "set"}, "updates every 1epoch: give steps_per_epoch, or interval"),
+    ({"layers": "weight$"}, "layers='weight\\$' matches no leaf. Leaves: a/bias, a/kernel"),
+    ({"layers": "a/"}, "matches a/bias, which has no inputs and outputs"),
+    ({"layers": "("}, r"layers='\(' is not a regular expression"),
+    ({"dense_layers": "c"}, "matches no layer. Layers: a, b"),
+    ({"method": "srigl"}, "outputs='' is to name the leaf of the network's outputs: a/kernel, b/kernel"),
+    ({"method": "deepr"}, "method=deepr needs the learning_rate"),
+    ({"birth": "gradient"}, "birth=gradient needs the learning_rate"),
+    ({"initial_topology": "snip"}, "initial_topology=snip needs data"),
+    ({"allocation": "uniform_dense_first"}, "a pytree has no first layer"),
+    ({"structure": "3:5"}, "3:5 does not divide 4 inputs"),
+    ({"input_axes": {"a": 3}}, "a/kernel has 2 axes, of which 3 cannot be inputs"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[str(wrong) for wrong, _ in WRONG])
+def test_what_cannot_be_is_refused(wrong, message):
+    params = {name: {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)} for name in ("a", "b")}
+    with pytest.raises(UserError, match=message):
+        make_sparsifier(params, optax.sgd(0.1), **({"steps": 100, "method": "rigl", "sparsity": 0.5} | wrong))
+
+
+def test_an_update_asks_for_what_it_needs():
+    params = {"kernel": jnp.ones((10, 10))}
+    common = {"steps": 30, "sparsity": 0.5, "interval": 10}
+    for settings, message in (
+        ({"method": "accset"}, "goes by the accuracy"),
+        ({"method": "set", "birth": "fresh"}, "fresh parameters"),
+    ):
+        sparsifier = make_sparsifier(params, optax.sgd(0.1), **common, **settings)
+        network = sparsifier.init(jax.random.key(0), params)
+        with pytest.raises(UserError, match=message):
+            sparsifier.update(jax.random.key(0), 9, network, params)

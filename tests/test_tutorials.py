@@ -1,0 +1,13 @@
+"""The tutorials train networks that generalise."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "configs" / "tutorials").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_reaches_its_accuracy(path):
+    assert runpy.run_path(str(path))["main"]() > 0.85  # ten classes
