@@ -9,7 +9,6 @@ Examples:
   python launch/benchmark.py --smoke            one short round each: does it run?
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -75,11 +74,37 @@ def cohort_step(hardware: Any, smoke: bool) -> list[Measurement]:
     ]
 
 
-def _images():
+def _images(n: int = 20_000, shape: tuple[int, ...] = (28, 28, 1)):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (20_000, 28, 28, 1), np.uint8), rng.integers(0, 10, 20_000, np.int32)
+    return rng.integers(0, 256, (n, *shape), np.uint8), rng.integers(0, 10, n, np.int32)
+
+
+def _compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tuple:
+    """The compiled functions of a cohort on random images, its hyper-parameters and data."""
+    import numpy as np
+
+    from sparse_jax.data.arrays import DatasetInfo
+    from sparse_jax.data.batches import Data
+    from sparse_jax.data.normalization import fit
+    from sparse_jax.study.grid import Run
+    from sparse_jax.study.resolve import connections_of, settings_of, timed
+    from sparse_jax.study.train_group import hyper_params
+    from sparse_jax.training.cohort import make_cohort, replicate, stack
+    from sparse_jax.training.problem import make_problem
+    from sparse_jax.training.train import make_train
+
+    x, y = images
+    config = settings_of(config)
+    problem = make_problem(config, DatasetInfo("random", x.shape[1:], 10, len(x), 0), (len(x), 0, 0))
+    connections = connections_of(config, problem)
+    config = timed(config, problem, connections)
+    hyper = hyper_params(Run("run", config, problem, *connections))
+    mesh, width = hardware.place(runs)
+    fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
+    stacked = stack([hyper._replace(seed=np.uint32(seed)) for seed in range(runs)], width, mesh)
+    return fns, stacked, replicate(Data(x, y, fit("global_zscore", x)), mesh)
 
 
 def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
@@ -87,31 +112,8 @@ def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
     import numpy as np
 
     from sparse_jax.config import RunConfig
-    from sparse_jax.data.arrays import DatasetInfo
-    from sparse_jax.data.batches import Data
-    from sparse_jax.data.normalization import fit
-    from sparse_jax.study.resolve import settings_of
-    from sparse_jax.topology.allocation import allocate
-    from sparse_jax.training.cohort import make_cohort, replicate, stack
-    from sparse_jax.training.problem import make_problem
-    from sparse_jax.training.state import HyperParams
-    from sparse_jax.training.train import make_train
 
-    config = dataclasses.replace(settings_of(RunConfig()), interval=100)
-    x, y = _images()
-    problem = make_problem(config, DatasetInfo("random", (28, 28, 1), 10, 20_000, 0), (20_000, 0, 0))
-    counts = allocate("erk", problem.masked_shapes, sparsity=0.9, epsilon=None).counts
-    counts = {name: np.int32(count) for name, count in counts.items()}
-    hypers = [
-        HyperParams(
-            np.uint32(seed), counts, counts, {"drop_fraction": np.float32(0.3)}, {}, np.float32(0.05), np.float32(0)
-        )
-        for seed in range(runs)
-    ]
-    mesh, width = hardware.place(runs)
-    fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
-    hyper = stack(hypers, width, mesh)
-    data = replicate(Data(x, y, fit("global_zscore", x)), mesh)
+    fns, hyper, data = _compiled_cohort(hardware, RunConfig(sparsity=0.9), _images(), runs)
     state = fns.init(hyper, data)
 
     def work() -> float:
@@ -121,6 +123,42 @@ def _cohort(hardware: Any, steps: int, runs: int) -> Callable[[], float]:
         return time.perf_counter() - begin
 
     return work
+
+
+def update_share(hardware: Any, smoke: bool) -> list[Measurement]:
+    """One topology update of SET's network for CIFAR-10 against the steps of the epoch that it comes after."""
+    import jax
+    import numpy as np
+
+    from sparse_jax.config import RunConfig
+
+    hidden, steps, rounds = ((40, 10, 40), 2, 1) if smoke else ((4000, 1000, 4000), 8, 5)
+    config = RunConfig(hidden_sizes=hidden, epsilon=20.0, batch_size=100, dense_layers="output")
+    fns, hyper, data = _compiled_cohort(hardware, config, _images(2_000, (32, 32, 3)), 1)
+    state = fns.init(hyper, data)
+    epoch = 50_000 // config.batch_size
+
+    def advance(move: Callable, *count: Any) -> float:
+        nonlocal state
+        begin = time.perf_counter()
+        state = jax.block_until_ready(move(state, hyper, data, *count))
+        return time.perf_counter() - begin
+
+    def update() -> float:
+        return advance(fns.update)
+
+    def training() -> float:
+        return advance(fns.steps, np.int32(steps)) / steps * epoch
+
+    update(), training()
+    a, b, ratio = alternate(update, training, rounds)
+    return [
+        Measurement(
+            "share of updates", f"{a:.2f} s", f"{b:.0f} s", ratio / (1 + ratio), "≤ 0.05",
+            f"3072-{'-'.join(map(str, hidden))}-10, epsilon 20, batch 100, one run; other: {epoch} steps, from "
+            f"{steps}; the share of their sum",
+        )
+    ]
 
 
 def _plain_loop(steps: int) -> Callable[[], float]:
@@ -228,7 +266,7 @@ def start_up(hardware: Any, smoke: bool) -> list[Measurement]:
     return lines
 
 
-MEASUREMENTS = (cohort_step, topology_update, start_up)
+MEASUREMENTS = (cohort_step, topology_update, update_share, start_up)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,11 +1,12 @@
 """Look at topologies: degrees, dead neurons, effective sparsity, paths, and what two topologies share.
 
   inspect PATH          one topology: its layers and the network. PATH is a mask file (.npz), or the folder of
-                        a run, WORKDIR/runs/RUN; of a workdir: one row for each finished run that has masks
-  inspect PATH PATH2    two topologies of one network, and their overlap
+                        a run, WORKDIR/runs/RUN; of a workdir: one row for each run that has masks
+  inspect PATH PATH2    two topologies of one network, and their overlap and Jaccard index by layer
 
 A mask file is the masks.npz of a run, or any .npz of one bool array a layer in the shape of its kernel (inputs
-before outputs). Layers without a mask are not in it. In the tables
+before outputs). Layers without a mask are not in it; those of a run are added, with every connection. An unfinished
+run is read from its newest usable checkpoint, also while it trains; its step is shown. In the tables
   effective sparsity    counts a connection only if it lies on a path from an input to an output
   without input/output  neurons that the layer leads to, without an incoming or an outgoing connection
   modularity            of the layer as a bipartite graph (Barber 2007), the best found; in [0, 1)

@@ -226,7 +226,7 @@ class RunConfig:
         bounds="[0, 1e30)", grid=True, rate=True,
     )
     temperature: float | None = setting(
-        0.2, "float", "4 method",
+        1.0, "float", "4 method",
         "Softness of sampled scores, as chts has them: 0 is the best, 1 draws in proportion to the score.",
         bounds="[0, 1e30)", grid=True, rate=True,
     )

@@ -1,11 +1,11 @@
-"""What `auto` stands for in each method, and which settings a run makes use of. Imports no jax.
+"""What `auto` stands for in each method, what is fixed about it, and which settings a run uses. Imports no jax.
 
 A recipe names the values of its method's paper, or of its reference code. A setting that the recipe of a method does
 not name has no meaning for it, and is refused where no run of a study uses it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 _SPARSE = {"structure": "none", "initial_topology": "random"}
 _EVOLVING = _SPARSE | {
@@ -66,6 +66,29 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lottery_ticket": _LEVELS | {"rewind_to": None},  # Frankle and Carbin 2019; Frankle et al. 2020
     "lr_rewinding": _LEVELS | {"rewind_to": None},  # Renda et al. 2020
 }  # fmt: skip
+
+
+class Nature(NamedTuple):
+    """What other settings have to fit about a method. Its rule says the same, and a test holds them equal."""
+
+    count: Literal["constant", "schedule", "accuracy", "extra"] = "constant"  # what the connections of a layer follow
+    grows: bool = True  # False: new masks lie within the old ones
+    by_sign: bool = False  # True: it looks at the sign of every single weight
+
+
+_PRUNES = Nature("schedule", grows=False)
+NATURES = dict.fromkeys(RECIPES, Nature()) | {
+    "set": Nature(by_sign=True),
+    "accset": Nature("accuracy", by_sign=True),
+    "accset_level": Nature("accuracy", by_sign=True),
+    "deepr": Nature(by_sign=True),
+    "mest_soft": Nature("extra"),
+    "gmp": _PRUNES,
+    "granet": Nature("schedule"),
+    "ac_dc": Nature("schedule"),
+    "lottery_ticket": _PRUNES,
+    "lr_rewinding": _PRUNES,
+}
 
 _COUNTING = ("sparsity", "epsilon", "layer_sparsity", "allocation", "dense_layers")
 METHOD_SETTINGS = {name: frozenset((*_COUNTING, *recipe) if recipe else ()) for name, recipe in RECIPES.items()}

@@ -26,7 +26,7 @@ ARROWS = {
     "models": {"errors", "config"},
     "data": {"errors", "config"},
     "sparse": {"errors", "config", "topology"},
-    "training": {"errors", "config", *INNER},
+    "training": {"errors", "config", "recipes", *INNER},
     **{room: {"errors", "config", "recipes", "flags", "training", *INNER, *UPPER} for room in (*UPPER, "sparsify")},
 }
 # ... and what of other people's packages

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from sparse_jax.config import RunConfig, StudyConfig, settings
+from sparse_jax.study.mask_file import save_masks
 
 REPOSITORY = Path(__file__).parents[1]
 TOUCHED_JAX = 99
 LONG = 300 * "x"
+MAP = "--layer_sparsity=dense_0=0.9:dense_1=0.8:output=0.5"
 
 GOOD = {
     "x_train": np.arange(12.0).reshape(6, 2), "y_train": np.arange(6) % 2,
@@ -62,21 +64,21 @@ class World:
         (given / "nested.flags").write_text("--flagfile=gone.flags\n")
         (given / "dashless.flags").write_text("sparsity=0.5\n")
 
-    def python(self, *arguments, **options):
+    def python(self, *arguments, cwd=None, **options):
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         path = os.pathsep.join([str(self.root), str(REPOSITORY)])
         return subprocess.run(
-            [sys.executable, *map(str, arguments)], cwd=self.here, env=environment | {"PYTHONPATH": path},
+            [sys.executable, *map(str, arguments)], cwd=cwd or self.here, env=environment | {"PYTHONPATH": path},
             capture_output=True, text=True, timeout=30, **options,
         )  # fmt: skip
 
-    def train(self, line):
-        return self.python(REPOSITORY / "launch" / "train.py", *shlex.split(line))
+    def train(self, line, cwd=None):
+        return self.python(REPOSITORY / "launch" / "train.py", *shlex.split(line), cwd=cwd)
 
-    def refusal(self, line):
+    def refusal(self, line, cwd=None):
         """The message, after the proof that it is one line and all that happened."""
         before = self.files()
-        result = self.train(line)
+        result = self.train(line, cwd)
         assert (result.returncode, result.stdout, self.files()) == (2, "", before), result.stderr[-1000:]
         assert re.fullmatch(r"train\.py: .+\n", result.stderr), result.stderr
         return result.stderr
@@ -110,6 +112,56 @@ REFUSED = {
     "--sparsity=0.9999 --allocation=uniform": ["output", "maximum"],
     "--epsilon=5 --allocation=uniform": ["--epsilon", "uniform", "--sparsity"],
     "--epsilon=1e-9": ["1e-09", "output", "least"],
+    "--sparsity=0.9 --layer_sparsity=dense_0=0.9": ["--sparsity", "--layer_sparsity", "one of them"],
+    "--epsilon=5 --layer_sparsity=dense_0=0.9": ["--epsilon", "--layer_sparsity", "one of them"],
+    "--method=granet --allocation=uniform_dense_first --hidden_sizes=500 --sparsity=0.1": [
+        "--initial_sparsity=0.5", "maximum",
+    ],
+    "--method=gmp --initial_sparsity=0.95": ["--initial_sparsity=0.95", "gmp", "dense_0", "1,045", "2,091", "lower"],
+    "--method=lottery_ticket --epsilon=300 --initial_sparsity=0.1": ["--initial_sparsity=0.1", "dense_1", "30,000"],
+    f"--method=gmp --initial_sparsity=0.6 {MAP}": ["--initial_sparsity=0.6", "output", "400", "500"],
+    "--method=gmp --structure=2:4 --initial_sparsity=0.75": ["--initial_sparsity=0.75", "dense_0", "4,800", "9,600"],
+    "--method=gmp --density_schedule=cyclic": ["--density_schedule=cyclic", "gmp", "--method=ac_dc"],
+    "--allocation=global": ["--allocation=global", "--initial_topology=random", "snip"],
+    "--allocation=global --initial_topology=expander": ["--initial_topology=expander", "grasp or synflow"],
+    "--allocation=global --initial_topology=snip --structure=fan_in": ["--structure=fan_in", "another allocation"],
+    "--allocation=global --initial_topology=snip --method=mest_soft": ["--method=mest_soft", "another allocation"],
+    # layer by layer
+    "--layer_sparsity=dense_0=0.9": ["dense_1, output", "dense_1=0"],
+    "--layer_sparsity=dense_0=0.9:dense_3=0.9": ["'dense_3'", "dense_0, dense_1, output"],
+    "--layer_sparsity=dense_0=0.9:dense_0=0.8": ["dense_0 twice"],
+    "--layer_sparsity=dense_0=1": ["dense_0=1", "[0, 1)"],
+    "--layer_sparsity=dense_0=-0.5": ["dense_0=-0.5", "[0, 1)"],
+    "--layer_sparsity=dense_0=nan": ["dense_0=nan", "[0, 1)"],
+    "--layer_sparsity=dense_0=much": ["'dense_0=much'", "layer=number", "dense_0=0.98"],
+    "--layer_sparsity=dense_0,dense_1": ["'dense_0,dense_1'", "layer=number"],
+    "--layer_sparsity=dense_0=0.99999:dense_1=0.9:output=0": ["dense_0", "maximum is 0.99994"],
+    # structures
+    "--structure=fanin": ["--structure", "'fanin'", "fan_in"],
+    "--structure=4:2": ["--structure", "'4:2'", "0 < N < M", "2:4"],
+    "--structure=0:4": ["'0:4'", "0 < N < M"],
+    "--structure=2:": ["'2:'", "2:4"],
+    "--structure=0x4": ["'0x4'", "4x4"],
+    "--structure=3:7": ["--structure=3:7", "64 inputs of dense_0", "--dense_layers=dense_0"],
+    "--structure=2:4 --hidden_sizes=30": ["--structure=2:4", "30 inputs of output", "--hidden_sizes"],
+    "--structure=4x4 --method=rigl": ["--structure=4x4", "100x10 of output", "--dense_layers=output"],
+    "--structure=fan_in --sparsity=0.999": ["--structure=fan_in", "300", "dense_0", "21", "less sparse"],
+    "--initial_topology=fan_in --sparsity=0.99": ["--initial_topology=fan_in", "300", "dense_0", "209"],
+    "--initial_topology=fan_out --sparsity=0.999": ["--initial_topology=fan_out", "64", "dense_0", "21"],
+    "--structure=fan_in --scope=global": ["--structure=fan_in", "--scope=global", "--scope=layer"],
+    "--structure=2:4 --method=rigl,snfs": ["--structure=2:4", "--scope=momentum", "--scope=layer"],
+    "--structure=fan_in --initial_topology=expander": ["--initial_topology=expander", "--structure=fan_in", "snip"],
+    "--structure=2:4 --initial_topology=fan_in": ["--initial_topology=fan_in", "--structure=2:4", "random"],
+    "--structure=5x5 --method=deepr": ["deepr", "sign", "--method=set_magnitude"],
+    "--structure=fan_in --method=accset": ["--method=accset", "--structure=none"],
+    "--structure=2:4 --method=mest_soft": ["--method=mest_soft", "--drop_fraction=0.3", "--structure=2:4", "1/2"],
+    "--structure=5x5 --method=rigl --importance_pruning=0.1": ["--importance_pruning=0.1", "5x5", "5x1"],
+    "--method=srigl --structure=none": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],
+    "--method=srigl --structure=2:4": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],
+    "--initial_topology=correlation --dense_layers=dense_0 --layer_sparsity=dense_1=0.9:output=0": [
+        "--initial_topology=correlation", "dense_0", "random",
+    ],
+    "--allocation=uniform_dense_first --dense_layers=dense_0": ["uniform_dense_first", "dense_0", "uniform"],
     # nan, infinity and what becomes infinite
     "--sparsity=nan": ["--sparsity", "nan"],
     "--learning_rate=0.1,inf": ["--learning_rate", "inf"],
@@ -138,7 +190,11 @@ REFUSED = {
     "--interval=100000": ["--interval=100000", "200 steps"],
     "--interval=10,21epoch": ["--interval=21epoch", "200 steps"],
     "--interval=100 --stop_fraction=0.5": ["--interval=100", "200 steps", "stop at step 100", "--interval=99"],
-    "--interval=1 --method=set,rigl": ["--interval=1", "rigl", "use 2"],
+    "--interval=1 --method=set,rigl": ["--interval=1", "rigl", "--interval=2", "--update_step=take"],
+    "--method=set,deepr --update_step=skip": ["--interval=1", "deepr", "--update_step=take"],
+    "--method=lottery_ticket --levels=200": ["--levels=200", "--rewind_to=0", "199 is the most"],
+    "--method=lr_rewinding --epochs=1": ["--levels=11", "10", "9 is the most"],
+    "--method=lottery_ticket --rewind_to=20epoch": ["--rewind_to=20epoch", "step 200 of 200", "further"],
     "--epochs=0": ["--epochs", "[1, ∞)"],
     "--epochs=1e3": ["--epochs", "'1e3'", "integer"],
     "--num_seeds=0": ["--num_seeds", "[1, 65536]"],
@@ -159,6 +215,17 @@ REFUSED = {
     "--optimizer=sgd --momentum=0.5": ["--momentum", "--optimizer=sgd"],
     "--lr_decay_factor=0.5": ["--lr_decay_factor", "--lr_schedule=cosine"],
     "--activation=relu,relu:tanh --all_relu_alpha=0.5": ["--all_relu_alpha", "--activation=relu, relu:tanh"],
+    "--method=static,gmp --drop_fraction=0.1": ["--drop_fraction", "--method=static, gmp", "set_magnitude", "others"],
+    "--method=rigl --ablation=0.1": ["--ablation", "--method=rigl", "srigl"],
+    "--method=lottery_ticket --interval=10": ["--interval", "--method=lottery_ticket"],
+    "--rewiring=0.2": ["--rewiring", "--initial_topology=auto", "small_world"],
+    "--temperature=0.1": ["--temperature", "--drop_score=auto", "--grow_score=auto", "sampled_path3"],
+    "--importance_from=0.1": ["--importance_from", "--importance_pruning=auto"],
+    "--structure=2:4 --importance_from=0.1": ["--importance_from", "--importance_pruning=auto does not use it"],
+    "--method=gmp --drop_schedule=inverse_power --drop_power=2": ["--drop_schedule has no effect", "--method=gmp"],
+    "--structure=2:4 --sparsity=0.9": ["--sparsity", "--structure=2:4", "how many connections"],
+    "--structure=2:4 --layer_sparsity=dense_0=0.9": ["--layer_sparsity", "--structure=2:4", "how many connections"],
+    f"--allocation=erk {MAP}": ["--allocation", "--layer_sparsity=dense_0=0.9", "how many connections"],
     "--exact_seeds --layout=vmap": ["--exact_seeds", "--layout=map"],
     # lists
     "--num_seeds=1,2": ["--num_seeds", "one value"],
@@ -227,11 +294,81 @@ def test_refused_in_one_line_that_says_why(world, line):
     assert [word for word in REFUSED[line] if word not in message] == [], message
 
 
+# --- mask files ------------------------------------------------------------------------------------
+
+SHAPES = {"dense_0/kernel": (64, 16), "dense_1/kernel": (16, 12), "output/kernel": (12, 10)}
+THIRD = {name: np.arange(rows * columns).reshape(rows, columns) % 3 == 0 for name, (rows, columns) in SHAPES.items()}
+FAN_IN = {name: np.tile(np.arange(rows)[:, None] < 4, (1, columns)) for name, (rows, columns) in SHAPES.items()}
+NARROW = "--hidden_sizes=16,12 --initial_topology=file:m.npz"
+REFUSED_MASKS = {  # what is wrong -> the arrays, or the content of the file; other flags; words of the message
+    "absent": (None, "", ["mask file m.npz", "No such file", "masks.npz of a run"]),
+    "text": (b"masks", "", ["m.npz is no mask file", "masks.npz of a run"]),
+    "no arrays": ({}, "", ["m.npz", "no array"]),
+    "numbers": (THIRD | {"output/kernel": np.ones((12, 10))}, "", ["m.npz", "output/kernel is float64, not bool"]),
+    "0 and 1": ({name: 1 * mask for name, mask in THIRD.items()}, "", ["is int64, not bool", "one bool array a layer"]),
+    "names": (
+        {name.removesuffix("/kernel"): mask for name, mask in THIRD.items()}, "",
+        ["m.npz has masks of dense_0, dense_1, output", "kernels dense_0/kernel, dense_1/kernel, output/kernel"],
+    ),
+    "a layer too few": ({"output/kernel": THIRD["output/kernel"]}, "", ["m.npz has masks of output/kernel"]),
+    "a layer too many": (THIRD, "--dense_layers=output", ["m.npz", "kernels dense_0/kernel, dense_1/kernel:"]),
+    "shapes": (
+        THIRD | {"dense_1/kernel": THIRD["dense_1/kernel"].T}, "",
+        ["m.npz", "dense_1/kernel is 12×16", "16×12 in the network", "--hidden_sizes"],
+    ),
+    "an empty layer": (
+        THIRD | {"dense_1/kernel": np.zeros((16, 12), bool)}, "", ["m.npz", "dense_1/kernel has no connection"]
+    ),
+    "structure": (THIRD, "--structure=fan_in", ["m.npz", "dense_0/kernel does not keep --structure=fan_in", "=none"]),
+    "other N:M": (FAN_IN, "--structure=1:4", ["m.npz", "dense_0/kernel does not keep --structure=1:4"]),
+    "neurons cut off": (
+        FAN_IN | {"dense_1/kernel": FAN_IN["dense_1/kernel"] & (np.arange(12) > 2)}, "--structure=fan_in",
+        ["m.npz", "dense_1/kernel has neurons without", "--method=set", "--method=static"],
+    ),
+    "schedule": (THIRD, "--method=set,gmp", ["--initial_topology=file:m.npz", "--method=gmp", "keeps their number"]),
+    "sparsity": (THIRD, "--sparsity=0.5", ["--sparsity", "file:m.npz says how many connections there are"]),
+    "no method": (THIRD, "--method=dense", ["--initial_topology", "--method=dense", "static"]),
+}  # fmt: skip
+
+
+def write_masks(path, content):
+    if isinstance(content, dict):
+        np.savez(path, **content)
+    elif content is not None:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("wrong", REFUSED_MASKS)
+def test_a_mask_file_that_does_not_fit_is_refused(world, wrong):
+    content, flags, words = REFUSED_MASKS[wrong]
+    write_masks(world.here / "m.npz", content)
+    message = world.refusal(f"{NARROW} {flags}")
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize("path", ["", " ", "~nosuchuser/m.npz", LONG])
+def test_a_mask_file_that_cannot_be_one(world, path):
+    assert "--initial_topology" in world.refusal(f"'--initial_topology=file:{path}'")
+
+
+def test_a_path_without_its_file_prefix_is_told_of_it(world):
+    assert "file:PATH" in world.refusal("--initial_topology=m.npz")
+
+
 # --- the proof can fail ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", ["", "--dataset=../given/nothing.npz --batch_size=5", "--epsilon=1e300"])
+GOOD_LINES = [
+    "", "--dataset=../given/nothing.npz --batch_size=5", "--epsilon=1e300", f"--method=gmp,granet,ac_dc {MAP}",
+    "--method=granet --allocation=uniform_dense_first --sparsity=0.3", "--method=lottery_ticket --levels=199",
+    "--structure=fan_in --initial_topology=fan_in", "--method=accset --initial_topology=fan_in", NARROW,
+    f"{NARROW} --structure=fan_in --method=static,rigl,mest",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", GOOD_LINES)
 def test_good_input_goes_on_to_jax_and_has_written(world, line):
+    write_masks(world.here / "m.npz", FAN_IN)
     assert world.train(line).returncode == TOUCHED_JAX
     assert list(world.here.glob("results/*/config.json"))
 
@@ -334,3 +471,22 @@ def test_a_used_workdir_keeps_its_study(world, flag, words):
 def test_a_used_workdir_continues_with_settings_that_affect_no_result(world):
     assert world.train("--workdir=study --noresume").returncode == TOUCHED_JAX
     assert world.train("--workdir=study --checkpoint_seconds=1 --cpu_devices=1").returncode == TOUCHED_JAX
+
+
+def test_a_used_workdir_keeps_its_masks(world):
+    """Whatever lies under the path: the masks count, as they were, and not the file."""
+    study, other = f"{NARROW} --workdir={world.root / 'study'}", world.root / "other"
+    other.mkdir()
+    write_masks(world.here / "m.npz", THIRD)
+    assert world.train(study).returncode == TOUCHED_JAX
+    write_masks(world.here / "m.npz", FAN_IN)
+    write_masks(other / "m.npz", FAN_IN)
+    for folder in (world.here, other):
+        message = world.refusal(study, folder)
+        words = ["mask file m.npz", str(world.root / "study"), "restore it", "another --workdir"]
+        assert [word for word in words if word not in message] == [], message
+    save_masks(world.here / "m.npz", THIRD)
+    save_masks(other / "m.npz", THIRD)
+    assert {world.train(study, folder).returncode for folder in (world.here, other)} == {TOUCHED_JAX}
+    (other / "m.npz").unlink()
+    assert "No such file" in world.refusal(study, other)

@@ -20,10 +20,10 @@ from sparse_jax.data.normalization import NORMALIZATIONS
 from sparse_jax.flags import within
 from sparse_jax.models.registry import MODELS
 from sparse_jax.models.shapes import KERNELS
-from sparse_jax.recipes import METHOD_SETTINGS, RECIPES, USED_BY
+from sparse_jax.recipes import METHOD_SETTINGS, NATURES, RECIPES, USED_BY
 from sparse_jax.topology.allocation import ALLOCATIONS
 from sparse_jax.topology.birth import BIRTHS
-from sparse_jax.topology.criteria import DROP, GROW
+from sparse_jax.topology.criteria import DROP, GROW, by_sign
 from sparse_jax.topology.initial import INITIAL
 from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.redistribution import SHARES
@@ -55,7 +55,7 @@ def values(value):
         ("ACTIVATIONS", ACTIVATIONS), ("METHODS", METHODS), ("ALLOCATIONS", ALLOCATIONS),
         ("DROP_SCHEDULES", DROP_SCHEDULES), ("DENSITY_SCHEDULES", DENSITY_SCHEDULES), ("DRAWN", INITIAL),
         ("DROP_SCORES", DROP), ("GROW_SCORES", GROW), ("SCOPES", {"layer", "global", *SHARES}), ("BIRTHS", BIRTHS),
-        ("METHODS", RECIPES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
+        ("METHODS", RECIPES), ("METHODS", NATURES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
         ("OPTIMIZERS", config.OPTIMIZER_SLOTS), ("OPTIMIZERS", config.LEARNING_RATES),
     ],
 )  # fmt: skip
@@ -74,6 +74,13 @@ def test_a_method_uses_the_settings_that_its_rule_needs(name):
     assert ("backward_factor" in used) == rule.backward
     assert ("noise" in used) == rule.walks
     assert ("first_threshold" in used) == (rule.remove == "below_threshold")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_nature_of_a_method_is_that_of_its_rule(name):
+    rule, nature = RULES[name], NATURES[name]
+    assert (nature.count, nature.grows) == (rule.count, rule.grows)
+    assert nature.by_sign == (rule.groups is by_sign or "positive" in rule.drop.needs)
 
 
 def test_conditional_settings_are_settings_and_no_others_can_be_none():

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from sparse_jax.config import AUTO, DYNAMIC, LEARNING_RATES, RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
-from sparse_jax.recipes import METHOD_SETTINGS, RECIPES, USED_BY
+from sparse_jax.recipes import METHOD_SETTINGS, NATURES, RECIPES, USED_BY
 from sparse_jax.study.grid import make_study
 from sparse_jax.study.run import train_study
 from sparse_jax.study.store import open_store
@@ -207,6 +207,64 @@ def test_pruning_starts_at_its_initial_sparsity_and_ends_at_its_own():
     assert (sum(run.start.values()), sum(run.final.values())) == (round(0.75 * 50200), 5020)
     with pytest.raises(UserError, match=r"--initial_sparsity=0\.95 is above"):
         study_of(method=["gmp"], sparsity=[0.9], initial_sparsity=[0.95])
+
+
+PRUNING = [name for name, nature in NATURES.items() if nature.count == "schedule"]
+LEVELS = st.floats(0, 0.97) | st.sampled_from([0.0, 0.5, 0.9])
+SHARED_OUT = st.fixed_dictionaries(
+    {"allocation": st.sampled_from([["erk"], ["uniform"], ["balanced"], ["uniform_dense_first"], [AUTO]])},
+    optional={
+        "structure": st.sampled_from([["fan_in"], ["2x2"]]),
+        "initial_topology": st.sampled_from([["fan_in"], ["expander"]]),
+        "dense_layers": st.sampled_from([["output"], ["dense_1"]]),
+    },
+)
+EITHER = st.one_of(
+    LEVELS.map(lambda level: {"sparsity": [level]}),
+    st.floats(0.5, 40).map(lambda level: {"epsilon": [level]}),
+    st.tuples(LEVELS, LEVELS, LEVELS).map(
+        lambda levels: {"layer_sparsity": [":".join(map("{}={}".format, ("dense_0", "dense_1", "output"), levels))]}
+    ),
+)
+
+
+@pytest.mark.parametrize("method", PRUNING)
+@laws
+@given(LEVELS, EITHER, SHARED_OUT)
+def test_a_pruning_begins_with_no_less_than_it_ends_with_or_is_refused(method, initial, level, shared_out):
+    grid = make_grid(method=[method], initial_sparsity=[initial], hidden_sizes=[(20, 12)], **level, **shared_out)
+    try:
+        (run,) = make_study(grid._replace(given=frozenset())).runs
+    except UserError:
+        return
+    assert all(0 < run.start[name] <= math.prod(run.problem.kernels[name]) for name in run.problem.masked)
+    assert all(count > 0 for count in run.final.values())
+    assert NATURES[method].grows or all(run.start[name] >= count for name, count in run.final.items())
+
+
+def test_a_layer_that_rounding_gives_one_less_at_the_start_does_not_grow():
+    """The remainders of one connection more in all can go to other layers."""
+    apart, size = 0, 64 * 30 + 30 * 20 + 20 * 10
+    for total in range(300, 400):
+        levels = [1 - (total + more) / size for more in (0, 1)]
+        network = {"allocation": ["uniform"], "hidden_sizes": [(30, 20)]}
+        alone = [study_of(method=["static"], sparsity=[level], **network).runs[0].final for level in levels]
+        apart += any(alone[0][name] > alone[1][name] for name in alone[0])
+        (run,) = study_of(method=["gmp"], sparsity=levels[:1], initial_sparsity=levels[1:], **network).runs
+        assert run.final == alone[0]
+        assert run.start == {name: max(counts[name] for counts in alone) for name in run.start}
+    assert apart > 3
+
+
+@pytest.mark.parametrize(("first", "axis"), [("fan_in", -1), ("fan_out", -2)])
+def test_first_masks_of_equal_degrees_are_counted_as_they_are_drawn(first, axis):
+    for method in ("set", "granet"):
+        (run,) = study_of(method=[method], initial_topology=[first]).runs
+        assert not any(run.start[name] % run.problem.kernels[name][axis] for name in run.start)
+        assert (run.allocation.counts == run.start) == (method == "set")
+    assert sum(run.final.values()) == 5020  # granet prunes to what was asked for
+    (run,) = study_of(method=["gmp"], initial_topology=[first], initial_sparsity=[0.9], sparsity=[0.9]).runs
+    assert run.final == run.start  # and gmp cannot grow what was left over
 
 
 def test_accset_needs_a_validation_part_and_has_a_floor():

@@ -48,6 +48,8 @@ def world(tmp_path_factory):
         store.write_masks(run, random)
     for run in ("set-seed0", "set-seed1", "dense-seed0"):
         store.write_result(run, {"status": "ok"})
+    store.write_config({"runs": {run: {} for run in ("set-seed0", "set-seed1", "dense-seed0")}})
+    (root / "work" / "checkpoints" / "finished").mkdir()
     open_store(root / "new")
     return root
 
@@ -109,7 +111,8 @@ def test_a_run_and_a_mask_file_that_are_equal(world):
 
 def test_a_workdir_has_a_row_for_each_finished_run_with_masks(world):
     lines = printed(world, "inspect", "work", "--json=work.json")
-    assert [line.split()[0] for line in lines if "seed" in line] == ["set-seed0", "set-seed1"]
+    assert [line.split()[0] for line in lines if line.startswith("set-seed")] == ["set-seed0", "set-seed1"]
+    assert "not shown: dense-seed0: no masks: a dense network has none" in lines
     assert not any("unfinished" in line for line in lines)
     networks = json.loads((world / "work.json").read_text())["networks"]
     assert networks.keys() == {"set-seed0", "set-seed1"}
@@ -190,7 +193,7 @@ REFUSED = {
     "inspect data.npz": ["data.npz", "x_train is float64"],
     "inspect .": ["no masks.npz", "no runs"],
     "inspect new": ["new", "no finished run"],
-    "inspect work/runs/dense-seed0": ["dense-seed0", "no masks.npz"],
+    "inspect work/runs/dense-seed0": ["dense-seed0", "finished", "a dense network has none"],
     "inspect work small.npz": ["work", "2 runs", "name two"],
     "inspect small.npz random.npz": ["different networks", "2×3 and 64×40"],
     "inspect small.npz --json=gone/a.json": ["--json=gone/a.json", "No such file"],

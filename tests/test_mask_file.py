@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparse_jax.errors import UserError
-from sparse_jax.study.mask_file import load_masks, save_masks
+from sparse_jax.study.mask_file import digest, load_masks, save_masks
 
 
 @pytest.fixture
@@ -40,6 +40,20 @@ def test_same_masks_same_bytes(tmp_path, masks):
     strided = {name: np.asfortranarray(mask) for name, mask in masks.items()}
     save_masks(tmp_path / "c.npz", strided)
     assert len({(tmp_path / name).read_bytes() for name in ("a.npz", "b.npz", "c.npz")}) == 1
+
+
+def test_the_digest_is_that_of_the_masks_however_they_are_stored(tmp_path, masks):
+    save_masks(tmp_path / "a.npz", masks)
+    np.savez_compressed(tmp_path / "b.npz", **{name: np.asfortranarray(masks[name]) for name in reversed(masks)})
+    assert digest(load_masks(tmp_path / "a.npz")) == digest(load_masks(tmp_path / "b.npz")) == digest(masks)
+
+
+def test_the_digest_tells_other_masks_apart():
+    mask = np.arange(12).reshape(3, 4) % 5 == 0
+    flipped = mask ^ (np.arange(12).reshape(3, 4) == 7)
+    others = [{"a": mask}, {"b": mask}, {"a": mask.reshape(4, 3)}, {"a": flipped}, {"a": mask, "b": mask}, {}]
+    others.append({"a": np.append(mask, [[False] * 4], 0)})  # as many bytes
+    assert len({digest(other) for other in others}) == len(others)
 
 
 def test_eight_entries_a_byte(tmp_path):

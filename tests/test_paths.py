@@ -1,5 +1,6 @@
 """Reachability and paths, against an enumeration of all paths of small networks."""
 
+import collections
 import itertools
 import math
 import subprocess
@@ -85,6 +86,73 @@ def test_equals_the_enumeration_of_all_paths(masks):
     assert paths.count_paths(masks) == paths.Paths(len(oracle.paths), min(pairs), max(pairs))
 
 
+def reached(links, start):
+    """The neurons (layer, index) that a breadth-first search finds from those of `start`."""
+    seen, queue = set(start), collections.deque(start)
+    while queue:
+        for neuron in links.get(queue.popleft(), ()):
+            if neuron not in seen:
+                seen.add(neuron)
+                queue.append(neuron)
+    return seen
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.04, 0.08, 0.2])
+def test_connectivity_equals_breadth_first_search(density):
+    """Of networks with too many paths to list; links from a neuron that inputs reach to one that reaches outputs."""
+    rng, widths = np.random.default_rng(int(1000 * density)), (40, 30, 25, 20, 10)
+    masks = [rng.random(shape) < density for shape in itertools.pairwise(widths)]
+    forward, backward = collections.defaultdict(list), collections.defaultdict(list)
+    links = [((layer, i), (layer + 1, j)) for layer, mask in enumerate(masks) for i, j in np.argwhere(mask).tolist()]
+    for one, other in links:
+        forward[one].append(other)
+        backward[other].append(one)
+    from_inputs = reached(forward, [(0, i) for i in range(40)])
+    to_outputs = reached(backward, [(4, i) for i in range(10)])
+    hidden = [(layer, i) for layer in (1, 2, 3) for i in range(widths[layer])]
+    assert paths.connectivity(masks) == (
+        sum(neuron not in forward or neuron not in backward for neuron in hidden),
+        sum(one in from_inputs and other in to_outputs for one, other in links),
+        sum(all(one[0] != layer for one, _ in links) for layer in range(4)),
+    )
+    assert paths.disconnected_neurons(masks) == len(set(hidden) - (from_inputs & to_outputs))
+
+
+@few
+@given(networks)
+def test_effective_is_what_is_left_when_dead_neurons_go_again_and_again(masks):
+    effective, left = paths.effective_masks(masks), [mask.copy() for mask in masks]
+    active = sum(mask.sum() for mask in masks)
+    assert paths.dead_neurons(masks) <= paths.disconnected_neurons(masks)
+    assert paths.effective_connections(masks) <= active
+    if not paths.dead_neurons(masks):
+        assert paths.effective_connections(masks) == active
+    for _ in range(sum(mask.shape[-1] for mask in masks)):
+        for number, (fed, heard) in enumerate(paths.hidden_links(left)):
+            gone = ~(fed & heard)
+            left[number][..., gone] = False
+            taken = np.tile(gone, left[number + 1].shape[-2] // len(gone))
+            left[number + 1][..., taken, :] = False
+    for mask, expected in zip(left, effective, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+    again = paths.effective_masks(effective)
+    for mask, expected in zip(again, effective, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_layer_without_a_mask_has_every_connection():
+    shapes = {"dense_0": (2, 3), "output": (3, 2), "after": (2, 2)}  # not in the order of their names
+    output = np.array([[True, False], [False, False], [False, False]])
+    found = paths.with_dense_layers(shapes, {"output": output}, np.ones)
+    assert list(found) == list(shapes)
+    assert found["output"] is output
+    for name in ("dense_0", "after"):
+        assert (found[name].dtype, found[name].shape) == (bool, shapes[name])
+        assert found[name].all()
+    # neurons 1 and 2 of the first hidden layer and 1 of the second are dead; 2 links, 1 link and 2 links are left
+    assert paths.connectivity(list(found.values())) == (3, 5, 0)
+
+
 def test_hidden_links():
     masks = [np.array([[1, 0], [1, 0]], bool), np.array([[0], [1]], bool)]
     ((fed, heard),) = paths.hidden_links(masks)
@@ -96,9 +164,11 @@ def test_hidden_links():
 def test_empty_layers():
     masks = [np.eye(2, dtype=bool), np.zeros((2, 2), bool), np.ones((2, 1), bool)]
     assert paths.empty_layers(masks) == [1]
+    assert paths.collapsed_layers(masks) == 1
     assert paths.effective_connections(masks) == 0
     crossed = [np.array([[True, False]]), np.array([[False], [True]])]
     assert paths.empty_layers(crossed) == []
+    assert paths.collapsed_layers(crossed) == 0
     assert paths.effective_connections(crossed) == 0
 
 
@@ -109,8 +179,11 @@ def test_empty_layers():
 def test_traced_measures_equal_those_on_the_host(shapes):
     rng = np.random.default_rng(0)
     runs = [[rng.random(shape) < 0.4 for shape in shapes] for _ in range(7)]
+    runs += [[mask & (layer != 0) for layer, mask in enumerate(runs[0])]]
     stacked = [jnp.stack(masks) for masks in zip(*runs, strict=True)]
-    measures = (paths.dead_neurons, paths.disconnected_neurons, paths.effective_connections)
+    measures = (
+        paths.dead_neurons, paths.disconnected_neurons, paths.effective_connections, paths.collapsed_layers
+    )  # fmt: skip
     together = jax.jit(jax.vmap(lambda masks: [measure(masks) for measure in measures]))(stacked)
     for measure, values in zip(measures, together, strict=True):
         assert values.dtype == jnp.int32

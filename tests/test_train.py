@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from sparse_jax.data.batches import batch_indices
+from sparse_jax.models.shapes import IN_SERIES
+from sparse_jax.topology.masks import select
+from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation
 from sparse_jax.training.parts import ORDER
-from sparse_jax.training.timeline import stop_step
+from sparse_jax.training.timeline import evaluation_due, stop_step, update_due
 from sparse_jax.training.train import make_train
 from tests.test_laws import compiled, equal
 from tests.tiny import SIZES, make_config, make_data, make_hyper, make_tiny_problem
@@ -72,6 +75,25 @@ def test_the_best_network_is_that_of_the_first_highest_validation_accuracy():
         equal(best.params, history[first][0].params)
 
 
+@pytest.mark.parametrize("method", ["gmp", "granet", "ac_dc", "mest_soft", "lottery_ticket"])
+def test_the_best_network_has_the_connections_asked_for(method):
+    config = make_config(method, **({} if method == "lottery_ticket" else {"interval": 7}))
+    problem, hyper, data, fns = make_tiny_problem(config), make_hyper(config), make_data(), compiled(config)
+    state, passed_over = fns.init(hyper, data), 0
+    for step in range(problem.steps):
+        if evaluation_due(problem, step):
+            state, _ = fns.validate(state, data)
+            passed_over += int(state.best.correct) < 0
+        if update_due(config, problem, step):
+            state = fns.update(state, hyper, data)
+        state = fns.steps(state, hyper, data, jnp.int32(1))
+    state, _ = fns.validate(state, data)
+    assert passed_over, "it is pruned before the first evaluation: the test says nothing"
+    assert state.best.correct >= 0
+    for name, weight in select(state.best.params, problem.masked).items():
+        assert (np.asarray(weight) != 0).sum() <= hyper.counts[name]
+
+
 def test_a_report_covers_what_was_trained_since_the_last_one():
     config = make_config("static")
     history = trained(config, 3)
@@ -89,6 +111,51 @@ def test_a_report_covers_what_was_trained_since_the_last_one():
     _, nothing = compiled(config).validate(history[-1][0], data)
     assert math.isnan(nothing.train.loss)
     assert nothing.train_examples == 0
+
+
+def all_masks(state):
+    """The masks of 12-14-10-3 in order, with ones where a layer has none."""
+    shapes = {"dense_0/kernel": (12, 14), "dense_1/kernel": (14, 10), "output/kernel": (10, 3)}
+    return [np.asarray(state.topology.masks.get(name, np.ones(shape, bool))) for name, shape in shapes.items()]
+
+
+@pytest.mark.parametrize("dense_layers", ["", "dense_1", "dense_0|output"])
+def test_a_report_measures_what_is_cut_off(dense_layers):
+    config = make_config("set", dense_layers=dense_layers)
+    fns, hyper, data = compiled(config), make_hyper(config, sparsity=0.9), make_data()
+    state, found = fns.init(hyper, data), []
+    for _ in range(3):
+        state = fns.update(fns.steps(state, hyper, data, jnp.int32(3)), hyper, data)
+        _, report = fns.validate(state, data)
+        assert report.connectivity == connectivity(all_masks(state))
+        found.append(tuple(map(int, report.connectivity)))
+    assert len(set(found)) > 1, "the masks do not change: the test says nothing"
+    assert all(dead and effective for dead, effective, _ in found)
+
+
+def test_a_report_tells_layer_collapse():
+    config, data = make_config("static"), make_data()
+    fns, hyper = compiled(config), make_hyper(config)
+    state = fns.init(hyper, data)
+    masks = state.topology.masks | {"dense_1/kernel": jnp.zeros((14, 10), bool)}
+    _, report = fns.validate(state._replace(topology=state.topology._replace(masks=masks)), data)
+    assert report.connectivity == (24, 0, 1)
+
+
+def test_nothing_is_cut_off_in_a_dense_network():
+    config, data = make_config("dense", sparsity=None), make_data()
+    fns, hyper = compiled(config), make_hyper(config)
+    _, report = fns.validate(fns.init(hyper, data), data)
+    assert report.connectivity == (0, 12 * 14 + 14 * 10 + 10 * 3, 0)
+
+
+def test_what_is_cut_off_is_unknown_where_layers_are_not_in_series(monkeypatch):
+    assert "mlp" in IN_SERIES
+    monkeypatch.setattr(evaluation, "IN_SERIES", ())
+    config, data = make_config("static"), make_data()
+    state = compiled(config).init(make_hyper(config), data)
+    _, report = jax.jit(make_train(config, make_tiny_problem(config)).validate)(state, data)
+    assert report.connectivity is None
 
 
 @pytest.mark.parametrize("method", ["set", "rigl", "granet"])

@@ -16,5 +16,8 @@ def _mlp(input_shape: tuple[int, ...], hidden_sizes: tuple[int, ...], classes: i
     return {f"{name}/kernel": widths[i : i + 2] for i, name in enumerate(names)}
 
 
+# the models of which every path from an input to an output passes every kernel once, in the order of KERNELS
+IN_SERIES = ("mlp",)
+
 # model -> (input_shape, hidden_sizes, classes) -> kernel shapes, in the order of the layers
 KERNELS: dict[str, Callable[[tuple[int, ...], tuple[int, ...], int], Shapes]] = {"mlp": _mlp}

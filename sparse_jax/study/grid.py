@@ -9,17 +9,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import DYNAMIC, RunConfig, StudyConfig
+from sparse_jax.config import AUTO, DYNAMIC, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid, show
 from sparse_jax.recipes import USED_BY
-from sparse_jax.study.resolve import Connections, connections_of, settings_of, timed, without_updates
+from sparse_jax.study.resolve import (
+    COUNTED_BY,
+    Connections,
+    connections_of,
+    settings_of,
+    timed,
+    without_updates,
+)
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 
 LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
+MOST_NAMES = 6  # that a message lists as a remedy
 
 
 class Run(NamedTuple):
@@ -31,6 +39,7 @@ class Run(NamedTuple):
     allocation: Allocation  # for the sparsity or epsilon of the configuration
     start: dict[str, int]  # connections of the masked layers at the first step
     final: dict[str, int]  # those aimed at
+    masks: str | None  # digest of the first masks, if they come from a file
 
 
 class Cohort(NamedTuple):
@@ -62,11 +71,24 @@ def _refuse_unused(grid: Grid, runs: Iterable[Run]) -> None:
         for name, value in dataclasses.asdict(run.config).items()
         if value is not None and (name != "interval" or run.config.levels is None)  # levels come with their own
     }
-    for name in sorted(grid.given & grid.axes.keys() - used):
-        users = " and ".join(
-            f"--{other}={', '.join(show(value) for value in grid.axes[other])}" for other in USED_BY[name]
-        )
-        raise UserError(f"--{name} has no effect: {users} does not use it")
+    unused = sorted(grid.given & grid.axes.keys() - used)
+    for name in unused:
+        if not USED_BY[name].keys() & set(unused):  # else that other one is the reason
+            raise UserError(f"--{name} has no effect: {_why_unused(grid, name)}")
+
+
+def _why_unused(grid: Grid, name: str) -> str:
+    """What in a grid does without a setting, and which values would use it."""
+    users = USED_BY[name]
+    shown = {other: f"--{other}={', '.join(show(value) for value in grid.axes[other])}" for other in grid.axes}
+    counting = [other for other, counts in COUNTED_BY.items() if any(map(counts, grid.axes[other]))]
+    if counting and any(value != AUTO and use(value) for other, use in users.items() for value in grid.axes[other]):
+        return f"{shown[counting[0]]} says how many connections there are"
+    choices = {other: settings(RunConfig)[other].metadata.get("choices") or () for other in users}
+    fit = [value for other, values in choices.items() for value in values if users[other](value)]
+    more = " and others" if len(fit) > MOST_NAMES else ""
+    suited = f"; it is for {', '.join(fit[:MOST_NAMES])}{more}" if fit else ""
+    return f"{' and '.join(shown[other] for other in users)} does not use it{suited}"
 
 
 def _points(grid: Grid) -> Iterator[RunConfig]:

@@ -21,20 +21,21 @@ from sparse_jax.analysis.topology import (
     describe_network,
 )
 from sparse_jax.errors import UserError
-from sparse_jax.study.mask_file import load_masks
-from sparse_jax.study.store import MASKS, Store, write_atomic
+from sparse_jax.study.store import write_atomic
 from sparse_jax.study.summary import make_console
+from sparse_jax.study.topologies import NO_MASKS, Found, Runs, find
 from sparse_jax.topology.graph import Agreement, Masks
 
 READABLE_DIGITS = 20
 NONE = "–"
+NAMED = 3  # of the runs that a table does not have
 
 
 def inspect(paths: Sequence[str], json_file: str) -> int:
     """Print the measures of one topology, of two and what they share, or of every run of a workdir.
 
     Args:
-      paths: one or two of: a mask file, the folder of a run, a workdir (alone).
+      paths: one or two of: a mask file, the folder of a run, a workdir or one of its checkpoints (alone).
       json_file: where to write all of it, too; "" for nowhere.
 
     Returns:
@@ -45,50 +46,32 @@ def inspect(paths: Sequence[str], json_file: str) -> int:
     """
     if len(paths) not in (1, 2):
         raise UserError(f"inspect takes one path or two, not {len(paths)}: mask files, run folders or a workdir")
-    files = [_mask_files(path) for path in paths]
+    found = [find(path) for path in paths]
     console = make_console()
-    if len(paths) == 1 and isinstance(files[0], dict):
-        report = _inspect_workdir(console, files[0])
+    if len(paths) == 1 and isinstance(found[0], Runs):
+        report = _inspect_runs(console, found[0])
     else:
-        for path, found in zip(paths, files, strict=True):
-            if isinstance(found, dict):
-                raise UserError(f"{path} is a workdir of {len(found)} runs: name two of the folders in its runs/")
-        report = _inspect_files(console, paths, files)
+        for path, one in zip(paths, found, strict=True):
+            if isinstance(one, Runs):
+                raise UserError(f"{path} holds {len(one.topologies)} runs: name two as WORKDIR/runs/RUN")
+        report = _inspect_topologies(console, paths, found)
     if json_file:
         _write_json(json_file, report)
     return 0
 
 
-def _mask_files(path: str) -> Path | dict[str, Path]:
-    """The mask file at a path; by run, of every finished run that has one, if the path is a workdir."""
-    try:
-        folder = Path(path).expanduser()
-        if not folder.is_dir():
-            return folder
-        if (folder / MASKS).exists():
-            return folder / MASKS
-        runs = {run: folder / "runs" / run / MASKS for run in Store(folder).read_results()}
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; name a mask file, a run folder or a workdir") from None
-    with_masks = {run: file for run, file in runs.items() if file.exists()}
-    if not with_masks:
-        what = f"no finished run with a {MASKS}" if (folder / "runs").is_dir() else f"no {MASKS} and no runs"
-        raise UserError(f"{path} holds {what}: name a mask file, the folder of a sparse run, or a workdir")
-    return with_masks
-
-
-def _inspect_files(console: Console, paths: Sequence[str], files: Sequence[Path]) -> dict:
-    masks = [load_masks(file) for file in files]
-    comparison = _compare(paths, masks) if len(masks) == 2 else None
-    topologies = [describe(found) for found in masks]
-    for path, topology in zip(paths, topologies, strict=True):
-        _print_topology(console, path, topology)
+def _inspect_topologies(console: Console, paths: Sequence[str], found: Sequence[Found]) -> dict:
+    comparison = _compare(paths, [one.masks for one in found]) if len(found) == 2 else None
+    topologies = [describe(one.network) for one in found]
+    for path, one, topology in zip(paths, found, topologies, strict=True):
+        _print_topology(console, path if one.step is None else f"{path}, unfinished, at step {one.step:,}", topology)
         console.print("")
     if comparison is not None:
         _print_comparison(console, comparison)
     return {
         "topologies": [
-            {"path": path} | dataclasses.asdict(topology) for path, topology in zip(paths, topologies, strict=True)
+            {"path": path, "step": one.step} | dataclasses.asdict(topology)
+            for path, one, topology in zip(paths, found, topologies, strict=True)
         ],
         "comparison": comparison and dataclasses.asdict(comparison),
     }
@@ -101,10 +84,15 @@ def _compare(paths: Sequence[str], masks: Sequence[Masks]) -> Comparison:
         raise UserError(f"{' and '.join(paths)} are masks of different networks: {error}") from None
 
 
-def _inspect_workdir(console: Console, files: Mapping[str, Path]) -> dict:
-    networks = {run: describe_network(load_masks(file)) for run, file in files.items()}
-    _print_networks(console, networks)
-    return {"networks": {run: dataclasses.asdict(network) for run, network in networks.items()}}
+def _inspect_runs(console: Console, runs: Runs) -> dict:
+    networks = {run: describe_network(found.network) for run, found in runs.topologies.items()}
+    steps = {run: found.step for run, found in runs.topologies.items()}
+    _print_networks(console, networks, steps)
+    for names, why in ((runs.dense, NO_MASKS), (runs.waiting, "no checkpoint yet")):
+        if names:
+            others = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+            console.print(f"not shown: {', '.join(names[:NAMED])}{others}: {why}")
+    return {"networks": {run: {"step": steps[run]} | dataclasses.asdict(networks[run]) for run in networks}}
 
 
 def _write_json(path: str, report: dict) -> None:
@@ -152,11 +140,11 @@ def _degree_cells(degrees: Degrees) -> list[str]:
     ]  # fmt: skip
 
 
-def _print_topology(console: Console, path: str, topology: Topology) -> None:
+def _print_topology(console: Console, title: str, topology: Topology) -> None:
     connections = _table(
         ("layer", "shape", "connections", "sparsity", "effective\nsparsity", "without\ninput", "without\noutput",
          "modularity"),
-        left=2, title=path,
+        left=2,
     )  # fmt: skip
     degrees = _table(
         ("layer", "in-degree\nmin", "\nmean", "\nmax", "\npower law",
@@ -170,6 +158,7 @@ def _print_topology(console: Console, path: str, topology: Topology) -> None:
             _share(layer.modularity, 3),
         )  # fmt: skip
         degrees.add_row(_short(name), *_degree_cells(layer.in_degree), *_degree_cells(layer.out_degree))
+    console.print(title, soft_wrap=True)
     console.print(connections, degrees)
     _print_network(console, topology.network)
 
@@ -217,10 +206,12 @@ def _agreement_cells(layer: Agreement) -> list[str]:
     ]  # fmt: skip
 
 
-def _print_networks(console: Console, networks: Mapping[str, Network]) -> None:
+def _print_networks(console: Console, networks: Mapping[str, Network], steps: Mapping[str, int | None]) -> None:
+    """A row for each run; the step only if one of them is unfinished."""
+    unfinished = any(step is not None for step in steps.values())
     table = _table(
-        ("run", "connections", "sparsity", "effective\nsparsity", "dead", "off\npath", "paths"), left=1,
-        padding=(0, 1, 0, 0),
+        ("run", *["step"] * unfinished, "connections", "sparsity", "effective\nsparsity", "dead", "off\npath", "paths"),
+        left=1, padding=(0, 1, 0, 0),
         caption="dead: hidden neurons without input or output; off path: those on no path from input to output",
     )  # fmt: skip
     for run, network in networks.items():
@@ -228,5 +219,6 @@ def _print_networks(console: Console, networks: Mapping[str, Network]) -> None:
         if chain is not None:
             cells = [_share(chain.effective_sparsity), _count(chain.dead), _count(chain.disconnected)]
             cells.append(large(chain.paths.total).split(" ")[0])
-        table.add_row(run, _count(network.connections), _share(network.sparsity), *cells)
+        step = ["end" if steps[run] is None else f"{steps[run]:,}"] * unfinished
+        table.add_row(run, *step, _count(network.connections), _share(network.sparsity), *cells)
     console.print(table)

@@ -7,7 +7,9 @@ Stored, not compressed, and sorted by layer: the same masks are the same bytes e
 array a layer, as np.savez writes it, is read as well.
 """
 
+import hashlib
 import io
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ import numpy as np
 from sparse_jax.errors import UserError
 from sparse_jax.study.store import write_atomic
 
+FILE = "file:"  # before the path, where a setting names a mask file
 BITS, SHAPE = "bits:", "shape:"
 REMEDY = "name a masks.npz of a run, or an .npz of one bool array a layer"
 
@@ -62,6 +65,15 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if faults or not masks:
         raise UserError(f"{path} is no mask file: {[*faults, 'it holds no array'][0]}; {REMEDY}")
     return masks
+
+
+def digest(masks: Mapping[str, np.ndarray]) -> str:
+    """sha256 over the sorted names, the shapes and the bits: the same however a file stores them."""
+    content = hashlib.sha256()
+    for name in sorted(masks):
+        content.update(json.dumps([name, masks[name].shape]).encode())
+        content.update(np.packbits(masks[name]).tobytes())
+    return content.hexdigest()
 
 
 def _fault(mask: np.ndarray) -> str | None:

@@ -3,21 +3,30 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, LEARNING_RATES, SCORED, SPARSITY, RunConfig
+from sparse_jax.config import AUTO, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.flags import show
 from sparse_jax.recipes import RECIPES, USED_BY
-from sparse_jax.study.mask_file import load_masks
-from sparse_jax.topology.allocation import Allocation, allocate, explicit, parse_layer_sparsity
-from sparse_jax.topology.patterns import Pattern, fitting, groups_of, keeps, parse_pattern
+from sparse_jax.study.conflicts import refuse_conflicts
+from sparse_jax.study.counts import check_layers, counts_of, least_counts
+from sparse_jax.study.mask_file import FILE, digest, load_masks
+from sparse_jax.topology.allocation import Allocation
+from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.timeline import level_steps, stop_step, updates
 
 KEPT_BY_A_LEVEL = 0.8  # of the connections, where --levels=auto (Frankle and Carbin 2019)
-FILE = "file:"
+# What says how many connections a run has, instead of a sparsity or an epsilon and an allocation: whether a value does.
+COUNTED_BY: dict[str, Callable[[str], bool]] = {
+    "initial_topology": lambda value: value.startswith(FILE),
+    "structure": lambda value: ":" in value,  # N:M
+    "layer_sparsity": bool,
+}
 
 
 class Connections(NamedTuple):
@@ -26,6 +35,7 @@ class Connections(NamedTuple):
     allocation: Allocation
     start: dict[str, int]  # at the first step
     final: dict[str, int]  # aimed at
+    masks: str | None = None  # digest of the first ones, if they come from a file
 
 
 def settings_of(point: RunConfig) -> RunConfig:
@@ -44,7 +54,7 @@ def settings_of(point: RunConfig) -> RunConfig:
     config = _without_unused(_without_unused(config))  # what only an unused setting uses goes, too
     if config.structure is not None:
         config = _without_unused(dataclasses.replace(config, **_level(config)))
-        _check_topology(config)
+        refuse_conflicts(config)
     return config
 
 
@@ -70,15 +80,15 @@ def _by_layer(config: RunConfig) -> tuple[str, ...]:
 def _level(config: RunConfig) -> dict[str, Any]:
     """What says how many connections there are: one of sparsity, epsilon and a map, unless a file or N:M says it."""
     nothing = dict.fromkeys(("sparsity", "epsilon", "layer_sparsity", "allocation"))
-    if config.initial_topology.startswith(FILE) or parse_pattern(config.structure).kind == "n_of_m":
+    by_other = [name for name, counts in COUNTED_BY.items() if counts(getattr(config, name))]
+    if by_other and by_other != ["layer_sparsity"]:
         return nothing
     given = [name for name in ("sparsity", "epsilon", "layer_sparsity") if getattr(config, name) not in (None, "")]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} both set the number of connections: give one of them")
-    if given == ["layer_sparsity"]:
+    if by_other:
         return nothing | {"layer_sparsity": config.layer_sparsity}
-    by_epsilon = given == ["epsilon"]
-    auto = "erdos_renyi" if by_epsilon else "erk"
+    auto = "erdos_renyi" if given == ["epsilon"] else "erk"
     return {
         "layer_sparsity": None,
         "allocation": auto if config.allocation == AUTO else config.allocation,
@@ -86,123 +96,62 @@ def _level(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _check_topology(config: RunConfig) -> None:
-    """Refuse combinations of structure, scope, allocation, first masks and method that have no meaning."""
-    kind, first = parse_pattern(config.structure).kind, config.initial_topology
-    structure = f"--structure={config.structure}"
-    if kind != "none" and config.scope not in (None, "layer"):
-        raise UserError(
-            f"{structure} holds in every layer by itself: --scope={config.scope} does not keep it, use layer"
-        )
-    if kind != "none" and first not in ("random", "magnitude", "snip", "grasp") and not first.startswith(FILE):
-        raise UserError(f"--initial_topology={first} does not keep {structure}: use random, magnitude, snip or grasp")
-    if kind == "block" and config.method in ("set", "accset", "accset_level", "deepr"):
-        raise UserError(
-            f"--method={config.method} goes by the sign of a weight, and a block has none: use set_magnitude"
-        )
-    if config.ablation and kind != "fan_in":
-        raise UserError(f"--ablation={config.ablation:g} goes by fan-in: use --structure=fan_in, or --ablation=0")
-    varies = next(
-        (f"--method={config.method}" for name in ("density_schedule", "least_share") if getattr(config, name)), None
-    )
-    if config.allocation == "global" and (first not in SCORED or kind != "none" or varies):
-        needed = f"{varies} needs counts by layer" if varies else f"--initial_topology={first} with {structure} is none"
-        raise UserError(f"--allocation=global needs a score that ranks all layers ({', '.join(SCORED)}): {needed}")
-    if first.startswith(FILE) and config.density_schedule is not None:
-        raise UserError(
-            f"--initial_topology={first} fixes the connections: --method={config.method} prunes to a sparsity"
-        )
-
-
 def connections_of(config: RunConfig, problem: Problem) -> Connections:
-    """The connections a run begins with and aims at: the same, unless it prunes, grows for a while, or shrinks."""
+    """The connections a run begins with and aims at: the same, unless it prunes, grows for a while, or shrinks.
+
+    Raises:
+      UserError: for counts that the network or its structure cannot have, or a mask file that does not fit them.
+    """
     if not problem.masked:
         return Connections(Allocation({}, None), {}, {})
-    pattern, shapes = parse_pattern(config.structure), problem.masked_shapes
-    allocation = _allocation(config, problem)
-    final = _fitted(config, pattern, shapes, allocation.counts)
-    allocation = allocation._replace(counts=final)
-    if config.initial_sparsity is not None:
-        return Connections(allocation, _pruned_from(config, problem, final), final)
-    if config.method == "mest_soft":
-        more = {name: n + math.floor(config.drop_fraction * n) for name, n in final.items()}
-        start = {name: min(n, math.prod(shapes[name])) for name, n in more.items()}
-        return Connections(allocation, _fitted(config, pattern, shapes, start), final)
-    if config.least_share is not None:
-        return Connections(allocation, final, {name: math.ceil(config.least_share * n) for name, n in final.items()})
-    return Connections(allocation, final, final)
-
-
-def _allocation(config: RunConfig, problem: Problem) -> Allocation:
-    shapes, first = problem.masked_shapes, next(iter(problem.kernels))
-    pattern = parse_pattern(config.structure)
+    check_layers(config, problem)
     if config.initial_topology.startswith(FILE):
-        return Allocation({name: int(mask.sum()) for name, mask in masks_of(config, problem).items()}, None)
-    if pattern.kind == "n_of_m":
-        return Allocation({name: groups_of(pattern, shape) * pattern.first for name, shape in shapes.items()}, None)
-    if config.layer_sparsity is not None:
-        return explicit(shapes, parse_layer_sparsity(config.layer_sparsity))
-    if config.initial_topology == "correlation" and first not in shapes:
-        raise UserError(f"--initial_topology=correlation chooses inputs of the first layer, and {first} is dense")
-    if config.allocation == "uniform_dense_first" and first not in shapes:
-        raise UserError(f"--allocation=uniform_dense_first: {first} is dense already by --dense_layers, use uniform")
-    level = {"sparsity": config.sparsity, "epsilon": config.epsilon}
-    return allocate(
-        config.allocation, shapes, **level, power=1.0 if config.erk_power is None else config.erk_power, first=first
-    )
-
-
-def _fitted(config: RunConfig, pattern: Pattern, shapes: dict, counts: dict[str, int]) -> dict[str, int]:
-    """The counts less what the pattern cannot have."""
-    fitted = {}
-    for name, count in counts.items():
-        try:
-            fitted[name] = fitting(pattern, shapes[name], count)
-        except UserError as error:
-            raise UserError(
-                f"--structure={config.structure}: {error} of {name}; --dense_layers exempts a layer"
-            ) from None
-        if fitted[name] == 0:
-            least = groups_of(pattern, shapes[name]) * pattern.unit
-            raise UserError(f"--structure={config.structure} needs {least} connections in {name}, and it has {count}")
-    return fitted
-
-
-def _pruned_from(config: RunConfig, problem: Problem, final: dict[str, int]) -> dict[str, int]:
-    shapes, first = problem.masked_shapes, next(iter(problem.kernels))
-    name = config.allocation or "uniform"
-    start = allocate(
-        name,
-        shapes,
-        sparsity=config.initial_sparsity,
-        epsilon=None,
-        power=1.0 if config.erk_power is None else config.erk_power,
-        first=first,
-    ).counts
-    start = _fitted(config, parse_pattern(config.structure), shapes, start)
-    if "grow_score" not in RECIPES[config.method] and any(start[name] < final[name] for name in final):
-        raise UserError(
-            f"--initial_sparsity={config.initial_sparsity:g} is above the sparsity that {config.method} prunes to, "
-            "and it cannot grow"
-        )
-    return start
+        masks = masks_of(config, problem)
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        return Connections(Allocation(counts, None), counts, least_counts(config, counts), digest(masks))
+    return Connections(*counts_of(config, problem))
 
 
 def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
     """The masks of --initial_topology=file:PATH. Raises UserError if they are not those of the network."""
     path = config.initial_topology.removeprefix(FILE)
-    masks, shapes, pattern = load_masks(path), problem.masked_shapes, parse_pattern(config.structure)
+    masks, shapes, pattern = load_masks(Path(path).expanduser()), problem.masked_shapes, parse_pattern(config.structure)
     if set(masks) != set(shapes):
-        raise UserError(f"mask file {path} has masks of {_list(masks)}, the network of {_list(shapes)}")
+        raise UserError(
+            f"mask file {path} has masks of {_list(masks)}, and the network has the kernels {_list(shapes)}: name them "
+            "so; --dense_layers exempts layers from a mask"
+        )
     for name, mask in masks.items():
         if mask.shape != shapes[name]:
             raise UserError(
-                f"mask file {path}: {name} is {_by(mask.shape)} there, and {_by(shapes[name])} in the network"
+                f"mask file {path}: {name} is {_by(mask.shape)} there, and {_by(shapes[name])} in the network; choose "
+                "the --dataset and --hidden_sizes that it was made for"
             )
         if not mask.any():
-            raise UserError(f"mask file {path}: {name} has no connection")
-        if pattern.kind != "none" and not keeps(pattern, mask):
-            raise UserError(f"mask file {path}: {name} does not keep --structure={config.structure}")
+            raise UserError(f"mask file {path}: {name} has no connection; give it one, or use another file")
+        if pattern.kind != "none":
+            _check_kept(config, path, name, pattern, mask)
+    return masks
+
+
+def _check_kept(config: RunConfig, path: str, name: str, pattern: Pattern, mask: Any) -> None:
+    structure = f"--structure={config.structure}"
+    if not keeps(pattern, mask):
+        raise UserError(f"mask file {path}: {name} does not keep {structure}; use another file, or --structure=none")
+    moves = config.interval is not None or config.levels is not None
+    if moves and not to_units(pattern, mask).any((1, 2)).all():
+        raise UserError(
+            f"mask file {path}: {name} has neurons without a connection, and --method={config.method} gives each as "
+            f"many under {structure}; use --method=static, or --structure=none"
+        )
+
+
+def unchanged_masks(config: RunConfig, problem: Problem, before: str) -> dict[str, Any]:
+    """The masks of the file again. Raises UserError if their digest is not the one `before`."""
+    masks = masks_of(config, problem)
+    if digest(masks) != before:
+        path = config.initial_topology.removeprefix(FILE)
+        raise UserError(f"mask file {path} has changed since this study was begun: restore it")
     return masks
 
 
@@ -228,7 +177,10 @@ def timed(config: RunConfig, problem: Problem, connections: Connections) -> RunC
         return config
     config = dataclasses.replace(config, interval=in_steps(config.interval, problem.steps_per_epoch, 1))
     if config.interval == 1 and config.update_step == "skip":
-        raise UserError(f"--interval=1 leaves {config.method} no optimiser step between updates: use 2")
+        raise UserError(
+            f"--interval=1 leaves {config.method} no optimiser step between updates: use --interval=2, or "
+            "--update_step=take"
+        )
     return config
 
 
@@ -247,15 +199,20 @@ def without_updates(config: RunConfig, problem: Problem, asked: str) -> str | No
 
 def _levelled(config: RunConfig, problem: Problem, connections: Connections) -> RunConfig:
     """The levels of a method that rewinds, and the steps to the first of them as its interval."""
-    density = sum(connections.final.values()) / sum(connections.start.values())
-    auto = max(1, math.ceil(math.log(density) / math.log(KEPT_BY_A_LEVEL) - 1e-9))
+    density = (sum(connections.final.values()) + 0.5 * len(connections.final)) / sum(connections.start.values())
+    auto = max(1, math.ceil(math.log(min(density, 1)) / math.log(KEPT_BY_A_LEVEL)))  # counts are rounded in every layer
     levels = auto if config.levels == AUTO else config.levels
     rewind_to = in_steps(config.rewind_to, problem.steps_per_epoch, 0)
-    interval = level_steps(problem, levels, rewind_to)
-    if interval <= rewind_to:
+    most = problem.steps - rewind_to - 1  # with a step to make again after each
+    if most < 1:
         raise UserError(
-            f"--levels={levels} leaves {interval} of {problem.steps} steps to a level, and "
-            f"--rewind_to={rewind_to} goes "
-            "back to their end: train for longer, or use fewer levels"
+            f"--rewind_to={config.rewind_to} is step {rewind_to} of {problem.steps}: {config.method} has none to make "
+            "again, go back further"
         )
+    if levels > most:
+        raise UserError(
+            f"--levels={levels} with --rewind_to={config.rewind_to} leaves no step of {problem.steps} between two "
+            f"prunings: {most} is the most, or train for longer"
+        )
+    interval = level_steps(problem, levels, rewind_to)
     return dataclasses.replace(config, levels=levels, rewind_to=rewind_to, interval=interval)

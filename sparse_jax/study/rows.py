@@ -7,6 +7,7 @@ from typing import Any
 from sparse_jax.config import RunConfig
 from sparse_jax.flags import show
 from sparse_jax.study.grid import Run
+from sparse_jax.topology.paths import Connectivity
 
 # The columns of results.csv that come first; the other settings of the run follow.
 LEADING = (
@@ -16,7 +17,8 @@ LEADING = (
     "seconds",
 )
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
-TRAILING = ("kernel_sparsity", "explored", "lanes", "digest")
+CONNECTIVITY = ("dead_neurons", "effective_connections", "effective_sparsity", "collapsed_layers")
+TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, "lanes", "digest")
 COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in LEADING), *TRAILING)
 
 
@@ -34,7 +36,20 @@ def sparsity(run: Run, connections: int) -> float:
 
 def kernel_sparsity(run: Run, connections: int) -> float:
     """The inactive share of all kernels, those of `dense_layers` included."""
-    return 1 - all_connections(run, connections) / sum(math.prod(shape) for shape in run.problem.kernels.values())
+    return 1 - all_connections(run, connections) / _kernel_size(run)
+
+
+def connectivity(run: Run, found: Connectivity | None) -> dict[str, Any]:
+    """What of the network is cut off, `dense_layers` included; `effective_sparsity` is that of all kernels, too."""
+    if found is None:
+        return dict.fromkeys(CONNECTIVITY)
+    effective = int(found.effective_connections)
+    cells = (int(found.dead_neurons), effective, 1 - effective / _kernel_size(run), int(found.collapsed_layers))
+    return dict(zip(CONNECTIVITY, cells, strict=True))
+
+
+def _kernel_size(run: Run) -> int:
+    return sum(math.prod(shape) for shape in run.problem.kernels.values())
 
 
 def explored(run: Run, connections: int) -> float:

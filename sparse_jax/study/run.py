@@ -8,8 +8,9 @@ from typing import Any
 from sparse_jax.config import AUTO, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid, show
-from sparse_jax.study.grid import digest, make_study
+from sparse_jax.study.grid import Study, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
+from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
 
@@ -36,13 +37,29 @@ def _workdir(grid: Grid) -> Path:
     return Path("results") / f"{names}-{digest(_plain(list(identity(grid).items())))}"
 
 
-def _refuse_change(workdir: Path, saved: dict[str, Any], grid: Grid, runs: dict[str, Any]) -> None:
-    """Refuse to continue a study as another one, by the name of the first setting that differs."""
+def _frozen(grid: Grid, study: Study) -> dict[str, Any]:
+    """What config.json says of a study and a later session must agree with; mask files by the digest of their masks."""
+    from_file = [run for run in study.runs if run.masks]
+    return {
+        "settings": identity(grid),
+        "runs": {run.id: dataclasses.asdict(run.config) for run in study.runs},
+        "masks": {run.config.initial_topology.removeprefix(FILE): run.masks for run in from_file},
+    }
+
+
+def _refuse_change(workdir: Path, saved: dict[str, Any], frozen: dict[str, Any]) -> None:
+    """Refuse to continue a study as another one, by the name of the first setting or mask file that differs."""
     if not {"settings", "runs", "sessions", "data"} <= saved.keys():
         raise UserError(f"{workdir / 'config.json'} is not that of a study: choose another --workdir")
-    if saved["runs"] == _plain(runs):
+    if saved["runs"] == _plain(frozen["runs"]):
+        pinned = saved.get("masks") or {}
+        for path in (path for path, digest in frozen["masks"].items() if pinned.get(path) != digest):
+            raise UserError(
+                f"mask file {path} is not the one that the study in workdir {workdir} was begun with: restore it, or "
+                "choose another --workdir"
+            )
         return
-    for name, values in identity(grid).items():
+    for name, values in frozen["settings"].items():
         before = saved["settings"].get(name, [])
         if before != _plain(values):
             old, new = (", ".join(show(_tuple(value)) for value in side) for side in (before, values))
@@ -57,14 +74,14 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check(store: Store, grid: Grid, runs: dict[str, Any]) -> bool:
+def _check(store: Store, grid: Grid, frozen: dict[str, Any]) -> bool:
     """Whether the workdir holds this study already; any other study in it is refused."""
     saved = store.read_config()
     if saved is None:
         return False
     if not grid.study.resume:
         raise UserError(f"workdir {store.root} already holds a study: choose another --workdir, or drop --noresume")
-    _refuse_change(store.root, saved, grid, runs)
+    _refuse_change(store.root, saved, frozen)
     return True
 
 
@@ -83,12 +100,12 @@ def train_study(grid: Grid) -> int:
         print_plan(console, study)
         print(f"would write to {workdir}")
         return 0
-    runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
-    _check(Store(workdir), grid, runs)
+    frozen = _frozen(grid, study)
+    _check(Store(workdir), grid, frozen)
     store = open_store(workdir)
     with store.lock("study", *(cohort.id for cohort in study.cohorts)):
-        if not _check(store, grid, runs):
-            store.write_config({"settings": identity(grid), "runs": runs, "sessions": [], "data": {}})
+        if not _check(store, grid, frozen):
+            store.write_config(frozen | {"sessions": [], "data": {}})
         from sparse_jax.study.execute import execute
 
         if not execute(study, grid.study, store, interrupt):

@@ -12,10 +12,11 @@ from sparse_jax.study import rows
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
-from sparse_jax.study.resolve import FILE, masks_of
+from sparse_jax.study.resolve import unchanged_masks
 from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, place, without_padding
+from sparse_jax.training.evaluation import measure
 from sparse_jax.training.parts import rates_of
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
@@ -39,15 +40,14 @@ class Group(NamedTuple):
 
 
 def hyper_params(run: Run) -> HyperParams:
-    """The dynamic settings of a run as arrays."""
+    """The dynamic settings of a run as arrays. Raises UserError if the file of its first masks has changed."""
     config = run.config
-    from_file = config.initial_topology is not None and config.initial_topology.startswith(FILE)
     return HyperParams(
         seed=np.uint32(config.seed),
         start={name: np.int32(count) for name, count in run.start.items()},
         counts={name: np.int32(count) for name, count in run.final.items()},
         rates=rates_of(config),
-        masks=masks_of(config, run.problem) if from_file else {},
+        masks=unchanged_masks(config, run.problem, run.masks) if run.masks else {},
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
     )
@@ -100,7 +100,9 @@ class Trainer:
         return True
 
     def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:
-        checkpoints.save(step, without_padding(state, len(self.group.runs)), {"seconds": seconds})
+        runs = self.group.runs
+        meta = {"seconds": seconds, "runs": [run.id for run in runs], "kernels": self.problem.kernels}
+        checkpoints.save(step, without_padding(state, len(runs)), meta)
 
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
@@ -159,6 +161,7 @@ class Trainer:
             "sparsity": rows.sparsity(run, int(report.connections)),
             "connections": rows.all_connections(run, int(report.connections)),
             "explored": rows.explored(run, int(report.explored)),
+            **rows.connectivity(run, report.connectivity),
             "moved": report.moved,
             "diverged": report.diverged,
         }
@@ -196,8 +199,10 @@ class Trainer:
             "kernel_sparsity": rows.kernel_sparsity(run, connections),
             "connections": rows.all_connections(run, connections),
             "connections_by_layer": by_layer,
+            "kernels": problem.kernels,
             "parameters": weights - problem.masked_size + connections,
             "explored": rows.explored(run, sum(int(mask.sum()) for mask in topology.explored.values())),
+            **rows.connectivity(run, measure(self.config, problem, topology.masks, np.ones)),
             **{f"{part}_accuracy": value for part, value in accuracy.items()},
             **{f"{part}_loss": value for part, value in losses.items()},
             "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),

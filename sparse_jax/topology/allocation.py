@@ -158,6 +158,7 @@ def allocate(
     epsilon: float | None,
     power: float = 1.0,
     first: str | None = None,
+    setting: str = "sparsity",
 ) -> Allocation:
     """Counts of all layers, from exactly one of `sparsity` and `epsilon`.
 
@@ -173,6 +174,7 @@ def allocate(
       power: in [0, ∞), of the relative densities of erk (`erk_power_scale` in the code of Evci et al. 2020): 0 is
         uniform, and 1, the plain allocation, is the only one that the others have.
       first: the layer that uniform_dense_first makes dense; the order of `shapes` means nothing. The others ignore it.
+      setting: what the sparsity is called in messages.
 
     Raises:
       UserError: for an unknown name, epsilon with an allocation that it does not define, or a level at which a
@@ -189,7 +191,8 @@ def allocate(
     ideal, solved = _solve(request, total)
     if fault := _fault(request, total, ideal):
         raise UserError(
-            f"--sparsity={sparsity} {fault}: with the {name} allocation the maximum is {_largest_sparsity(request):.6f}"
+            f"--{setting}={sparsity} {fault}: with the {name} allocation the maximum is "
+            f"{_largest_sparsity(request):.6f}"
         )
     has_epsilon = ALLOCATIONS[name].has_epsilon and math.isfinite(solved)
     return Allocation(_share_out(total, ideal, request.sizes), solved if has_epsilon else None)
@@ -243,5 +246,5 @@ def explicit(shapes: Shapes, layer_sparsity: Mapping[str, float]) -> Allocation:
             maximum = math.floor((1 - 1 / size) * 1e6) / 1e6
             raise UserError(f"--layer_sparsity leaves {short} without connections: its maximum is {maximum:.6f}")
     if missing := [short for short, layer in known.items() if layer not in counts]:
-        raise UserError(f"--layer_sparsity does not name {', '.join(missing)}")
+        raise UserError(f"--layer_sparsity does not name {', '.join(missing)}: {missing[0]}=0 is dense")
     return Allocation({layer: counts[layer] for layer in shapes}, None)

@@ -11,7 +11,7 @@ class Signals(NamedTuple):
     """What a criterion may look at; the arrays have the shape of the layer's kernel."""
 
     weight: jax.Array
-    mask: jax.Array
+    mask: jax.Array  # bool, before an update; where something is to grow, of its survivors
     explored: jax.Array  # bool, active now or at any time before
     gradient: jax.Array | None  # of the loss, dense, at the masked weights; None if the rule needs none
     momentum: jax.Array | None  # running mean of the dense gradient; None if the rule needs none

@@ -1,12 +1,13 @@
 """One topology update: drop connections, grow others. A method is a `Rule`, composed of small functions."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sparse_jax.topology.counts import target_counts
-from sparse_jax.topology.criteria import Signals
+from sparse_jax.topology.criteria import Criterion, Signals
 from sparse_jax.topology.masks import Counts, Masks, Weights
 from sparse_jax.topology.moves import REMOVE, grow, prune, regrow
 from sparse_jax.topology.neurons import ablate, cut_off, places_of
@@ -37,7 +38,6 @@ def start_topology(rule: Rule, masks: Masks, weights: Weights) -> Topology:
         latent={name: jnp.where(masks[name], 0, weights[name]) for name in masks} if rule.backward else None,
         backward=None,
         alive={name: jnp.ones(masks[name].shape[-1], bool) for name in masks} if neurons else None,
-        lost={name: jnp.int32(0) for name in masks} if neurons else None,
     )
     if not rule.backward:
         return topology
@@ -77,13 +77,16 @@ def _signals(rule: Rule, topology: Topology, weights: Weights, gradients: Weight
     }
 
 
-def _scores(rule: Rule, key: jax.Array, signals: dict[str, Signals]) -> tuple[Pools, Pools]:
-    """The drop and the grow scores of all layers."""
-    layer_keys = zip(sorted(signals), jax.random.split(key, len(signals)), strict=True)
-    keys = {name: jax.random.split(layer_key) for name, layer_key in layer_keys}
-    drop_scores = {name: rule.drop.score(keys[name][0], signals[name]) for name in signals}
-    grow_scores = {name: rule.grow.score(keys[name][1], signals[name]) for name in signals}
-    return gather(rule, drop_scores), gather(rule, grow_scores)
+def _keys(key: jax.Array, names: Iterable[str]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Two keys for every layer, by its place among the sorted names: one to drop by, one to grow by."""
+    names = sorted(names)
+    pairs = [jax.random.split(layer_key) for layer_key in jax.random.split(key, len(names))]
+    return tuple({name: pair[i] for name, pair in zip(names, pairs, strict=True)} for i in range(2))
+
+
+def _scores(rule: Rule, criterion: Criterion, keys: dict[str, jax.Array], signals: Mapping[str, Signals]) -> Pools:
+    """The scores of all layers."""
+    return gather(rule, {name: criterion.score(keys[name], of_layer) for name, of_layer in signals.items()})
 
 
 def evolve(
@@ -117,19 +120,27 @@ def evolve(
     if rule.importance_pruning:
         topology = cut_off(rule, course, topology, weights)
     signals = _signals(rule, topology, weights, gradients)
-    drop_scores, grow_scores = _scores(rule, key, signals)
+    drop_keys, grow_keys = _keys(key, signals)
+    drop_scores = _scores(rule, rule.drop, drop_keys, signals)
     pruned_to, counts = target_counts(rule, course, accuracy, start, final, topology)
 
     kept = prune(rule, drop_scores, pruned_to, topology)  # what then moves is a share of that
     survivors, threshold = REMOVE[rule.remove](rule, course, kept, drop_scores, signals, topology)
+    signals = {name: signals[name]._replace(mask=mask) for name, mask in scatter(rule, survivors, shapes).items()}
+    grow_scores = _scores(rule, rule.grow, grow_keys, signals)
     if rule.ablation:
         topology = ablate(rule, grow_scores, survivors, counts, topology)
     places = gather(rule, places_of(topology))
     survivors = {name: mask & places[name] for name, mask in survivors.items()}
+    survived = scatter(rule, survivors, shapes)
     if rule.scope in SHARES:
         room = {name: jnp.sum(places[name] & ~mask, dtype=jnp.int32) for name, mask in survivors.items()}
-        counts = redistribute(SHARES[rule.scope], scatter(rule, survivors, shapes), signals, room, counts)
-    masks = scatter(rule, regrow(rule, grow_scores, survivors, kept, counts, places), shapes)
+        counts = redistribute(SHARES[rule.scope], survived, signals, room, counts)
+    if rule.grows:
+        active = gather(rule, before)
+        masks = scatter(rule, regrow(rule, grow_scores, survivors, active, counts, places), shapes)
+    else:
+        masks = survived
 
     topology = topology._replace(
         masks=masks,
@@ -137,7 +148,6 @@ def evolve(
         counts=counts if rule.scope in SHARES and rule.count == "constant" else topology.counts,
         threshold=threshold,
     )
-    survived = scatter(rule, survivors, shapes)
     if rule.backward:  # the masks are chosen anew, and what was in them before has survived
         survived = {name: before[name] & masks[name] for name in masks}
         topology = topology._replace(backward=_backward(rule, grow_scores, topology))

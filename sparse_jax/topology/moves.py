@@ -104,9 +104,9 @@ def _below_zero(rule, course, kept, scores, signals, topology):
 def _fraction(rule, course, kept, scores, signals, topology):
     """A share of every group, but no more than there is room for; layers that share their growth need no room."""
     fraction, groups, survivors = rule.drop_fraction(course.training), _groups(rule, kept, signals), {}
-    for name, mask in kept.items():
-        active = jnp.sum(mask, dtype=jnp.int32)
-        room = 1.0 if rule.scope in SHARES else (mask.size - active) / jnp.maximum(active, 1)
+    for name, places in gather(rule, places_of(topology)).items():
+        active, size = (jnp.sum(pool, dtype=jnp.int32) for pool in (kept[name], places))
+        room = 1.0 if rule.scope in SHARES else (size - active) / jnp.maximum(active, 1)
         survivors[name] = drop(groups[name], scores[name], jnp.minimum(fraction, room))
     return survivors, topology.threshold
 
@@ -138,11 +138,11 @@ REMOVE: dict[str, Removal] = {
 
 
 def regrow(
-    rule: Rule, scores: Pools, survivors: Pools, kept: Pools, counts: Counts, places: Pools
+    rule: Rule, scores: Pools, survivors: Pools, before: Pools, counts: Counts, places: Pools
 ) -> Pools:
-    """The survivors and what grows to them in `places`, up to the counts; what was just dropped last if at all."""
+    """The survivors and what grows to them in `places`, up to the counts; of `before` last, if the rule says so."""
     numbers = by_group(rule, counts, places)
-    just_dropped = {} if rule.regrow else {name: kept[name] & ~mask for name, mask in survivors.items()}
+    just_dropped = {} if rule.regrow else {name: before[name] & ~mask for name, mask in survivors.items()}
     return {
         name: grow(mask, scores[name], numbers[name], places[name], just_dropped.get(name))
         for name, mask in survivors.items()

@@ -45,10 +45,7 @@ def cut_off(rule: Rule, course: Course, topology: Topology, weights: Weights) ->
 
     after = _without_dead(topology, {name: keep(name, alive) for name, alive in topology.alive.items()})
     lost = {name: jnp.sum(mask & ~after.masks[name], dtype=jnp.int32) for name, mask in topology.masks.items()}
-    return after._replace(
-        counts={name: topology.counts[name] - n for name, n in lost.items()},
-        lost={name: topology.lost[name] + n for name, n in lost.items()},
-    )
+    return after._replace(counts={name: topology.counts[name] - n for name, n in lost.items()})
 
 
 def ablate(rule: Rule, growth: Pools, survivors: Pools, counts: Counts, topology: Topology) -> Topology:

@@ -10,9 +10,9 @@ convolution, its input i belongs to channel i mod channels. Neurons are hidden u
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,19 @@ def _natural(name: str) -> tuple:
     parts = re.split(r"(\d+)", name)
     parts[1::2] = map(int, parts[1::2])
     return name.split("/")[0] == "output", parts
+
+
+def with_dense_layers(
+    shapes: Mapping[str, tuple[int, ...]], masks: Mapping[str, Array], ones: Callable[..., Array]
+) -> dict[str, Array]:
+    """The masks of all layers in the order of `shapes`: a layer without a mask has every connection.
+
+    Args:
+      shapes: of every kernel, from the input to the output.
+      masks: of some of them or of none.
+      ones: np.ones, or jnp.ones where the masks are traced: it makes a layer (shape, dtype).
+    """
+    return {name: masks[name] if name in masks else ones(shape, bool) for name, shape in shapes.items()}
 
 
 def chain(masks: Sequence[Array]) -> list[Array]:
@@ -121,6 +134,24 @@ def empty_layers(masks: Sequence[Array]) -> list[int]:
     connection all at the same time: then `effective_connections` is 0, which it can be without an empty layer.
     """
     return [number for number, mask in enumerate(masks) if not mask.any()]
+
+
+def collapsed_layers(masks: Sequence[Array]) -> Array:
+    """int32[], how many layers have no connection (see `empty_layers`)."""
+    return _total(~mask.any() for mask in masks)
+
+
+class Connectivity(NamedTuple):
+    """The measures of a chain that cost no more than a pass over its masks; int32[] each."""
+
+    dead_neurons: Array
+    effective_connections: Array
+    collapsed_layers: Array
+
+
+def connectivity(masks: Sequence[Array]) -> Connectivity:
+    """How much of a chain is cut off."""
+    return Connectivity(dead_neurons(masks), effective_connections(masks), collapsed_layers(masks))
 
 
 def _total(masks: Iterable[Array]) -> Array:

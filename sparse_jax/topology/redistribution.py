@@ -25,11 +25,12 @@ def share_out(total: jax.Array, shares: jax.Array, room: jax.Array) -> jax.Array
     """Integers ∝ `shares` that sum to `total` exactly, none above its room.
 
     A layer whose part would pass its room is filled, and the rest is shared out again among the others; fractions go
-    to the largest remainders. Where nothing has a share, the room is the share.
+    to the largest remainders. Where nothing has a share, the room is the share; what is left once all that have one are
+    full goes to the first that have room.
 
     Args:
       total: int32[], clipped to [0, Σ room].
-      shares: float32[layers], not negative; NaN counts as 0.
+      shares: float32[layers], not negative; NaN and infinity count as 0.
       room: int32[layers].
 
     Returns:
@@ -38,6 +39,7 @@ def share_out(total: jax.Array, shares: jax.Array, room: jax.Array) -> jax.Array
     total = jnp.clip(total, 0, jnp.sum(room))
     shares = jnp.where((room > 0) & jnp.isfinite(shares), shares, 0)
     shares = jnp.where(jnp.any(shares > 0), shares, room.astype(jnp.float32))
+    shares = shares / jnp.maximum(jnp.max(shares), jnp.finfo(jnp.float32).tiny)
 
     def ideal(full):
         left = total - jnp.sum(jnp.where(full, room, 0))
@@ -48,8 +50,8 @@ def share_out(total: jax.Array, shares: jax.Array, room: jax.Array) -> jax.Array
     for _ in range(room.size):
         full |= ideal(full) >= room
     wanted = jnp.where(full, room, ideal(full))
-    whole = jnp.clip(jnp.floor(wanted).astype(jnp.int32), 0, room)
-    return _spend(whole, wanted - whole, room, total)
+    whole = jnp.floor(wanted).astype(jnp.int32)
+    return _spend(whole, jnp.where(shares > 0, wanted - whole, -1), room, total)
 
 
 def _spend(counts: jax.Array, remainder: jax.Array, room: jax.Array, total: jax.Array) -> jax.Array:

@@ -60,7 +60,6 @@ class Topology(NamedTuple):
     latent: Weights | None  # values of the connections that are not used, zero inside the masks
     backward: Masks | None  # the connections that are trained, a superset of the masks
     alive: Masks | None  # bool[outputs] by layer, neurons that were not cut off
-    lost: Counts | None  # int32[] by layer, connections lost with neurons that importance pruning cut off
 
     @property
     def trained(self) -> Masks:

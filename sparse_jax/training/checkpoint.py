@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from jax.sharding import AbstractMesh, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 PyTree = Any
+DAMAGED = "its content differs from its digest"
 
 
 def digest(tree: PyTree) -> str:
@@ -32,12 +33,20 @@ def digest(tree: PyTree) -> str:
     The same in every process and for every sharding. Leaves are jax or NumPy arrays that this
     process can address in full; a typed PRNG key counts by its `key_data`.
     """
+    return _digest(_by_path(tree))
+
+
+def _digest(leaves: Iterable[tuple[str, Any]]) -> str:
     content = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree.leaves_with_path(tree):
+    for path, leaf in leaves:
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        content.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        content.update(f"{path} {array.dtype} {array.shape};".encode())
         content.update(array.tobytes())
     return content.hexdigest()
+
+
+def _by_path(tree: PyTree) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
 class Checkpoints:
@@ -52,7 +61,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int):
         """Open `directory`, keeping the `keep` newest steps; nothing is read yet."""
-        logging.getLogger("absl").addFilter(_not_from_orbax)
+        silence_orbax()
         self.directory = Path(directory).absolute()
         self._unusable: list[int] = []
         self._manager = ocp.CheckpointManager(
@@ -85,7 +94,7 @@ class Checkpoints:
           OSError: the write before this one failed, or this one could not start.
         """
         meta = json.loads(json.dumps(meta))
-        record = {"digest": _seal(step, state, meta), "leaves": _leaves(state), "meta": meta}
+        record = {"digest": seal(step, _by_path(state), meta), "leaves": _leaves(state), "meta": meta}
         self.wait()
         self._set_unusable_aside()
         newest = self._manager.latest_step()
@@ -114,7 +123,7 @@ class Checkpoints:
         self.wait()
         template = jax.tree.map(_placed, like)
         self._unusable = []
-        with _debris_silenced():
+        with debris_silenced():
             for step in sorted(self._manager.all_steps(), reverse=True):
                 try:
                     return step, *self._read(step, template)
@@ -149,14 +158,12 @@ class Checkpoints:
             raise ValueError(f"{path} is {saved.get(path)}, expected {wanted.get(path)}")
         items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
         state = self._manager.restore(step, args=items)["state"]
-        if _seal(step, state, record["meta"]) != record["digest"]:
-            raise ValueError("its content differs from its digest")
+        if seal(step, _by_path(state), record["meta"]) != record["digest"]:
+            raise ValueError(DAMAGED)
         return state, record["meta"]
 
     def _pass_over(self, step: int, error: Exception) -> None:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        folder = self.directory / str(step)
-        logging.getLogger(__name__).warning("checkpoint %s is passed over: %s", folder, reason)
+        pass_over(self.directory / str(step), error)
         self._unusable.append(step)
 
     def _set_unusable_aside(self) -> None:
@@ -177,7 +184,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _debris_silenced() -> Iterator[None]:
+def debris_silenced() -> Iterator[None]:
     """Bury in silence the threads, tasks and coroutines that Orbax leaves behind a failed read."""
     asyncio = logging.getLogger("asyncio")
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -197,9 +204,7 @@ def _is_key(leaf) -> bool:
 
 def _leaves(tree: PyTree) -> dict[str, str]:
     """Path -> dtype and shape, for example "['kernel']" -> "float32[784, 300]"."""
-    return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(tree)}
 
 
 def _placed(leaf) -> jax.ShapeDtypeStruct:
@@ -211,12 +216,22 @@ def _placed(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _seal(step: int, state: PyTree, meta: dict) -> str:
-    """The digest of one step: its number and its meta are sealed with its state."""
-    text = json.dumps([step, meta], sort_keys=True)
-    return digest({"state": state, "meta": np.frombuffer(text.encode(), np.uint8)})
+def seal(step: int, leaves: Iterable[tuple[str, Any]], meta: dict) -> str:
+    """The digest of one step: its number and its meta are sealed with the leaves of its state, by path and in order."""
+    text = np.frombuffer(json.dumps([step, meta], sort_keys=True).encode(), np.uint8)
+    return _digest([("['meta']", text), *((f"['state']{path}", leaf) for path, leaf in leaves)])
+
+
+def pass_over(folder: Path, error: Exception) -> None:
+    """Warn in one line that a step is unusable."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    logging.getLogger(__name__).warning("checkpoint %s is passed over: %s", folder, reason)
+
+
+def silence_orbax() -> None:
+    """Keep what Orbax logs off the console; what matters of it reaches the caller as an exception."""
+    logging.getLogger("absl").addFilter(_not_from_orbax)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs each step of a save; what matters of it reaches the caller as an exception."""
     return "/orbax/" not in record.pathname

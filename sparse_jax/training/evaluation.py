@@ -1,16 +1,24 @@
 """What a network scores on a part of the data, and what a run says of itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
+from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
-from sparse_jax.topology.masks import connections
+from sparse_jax.models.shapes import IN_SERIES
+from sparse_jax.recipes import NATURES
+from sparse_jax.topology.masks import Masks, connections
+from sparse_jax.topology.paths import Connectivity, connectivity, with_dense_layers
 from sparse_jax.training.parts import Parts
+from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import Best, Evaluation, Report, Running, RunState
+from sparse_jax.training.timeline import last_update
 
 EVALUATION_BATCH = 1000
 
@@ -49,19 +57,42 @@ def evaluate_validation(parts: Parts, state: RunState, data: Data) -> Evaluation
     return evaluate(parts, state.params, state.model_state, data, jnp.int32(start), jnp.int32(stop))
 
 
+def measure(config: RunConfig, problem: Problem, masks: Masks, ones: Callable[..., Any]) -> Connectivity | None:
+    """How much of the network is cut off, layers without a mask included; None where they are not in series.
+
+    Args:
+      config: for the model.
+      problem: for the layers.
+      masks: on the host, or traced; empty for a dense network.
+      ones: see `topology.paths.with_dense_layers`.
+    """
+    if config.model not in IN_SERIES:
+        return None
+    return connectivity(list(with_dense_layers(problem.kernels, masks, ones).values()))
+
+
+def _settled(parts: Parts, step: jax.Array) -> jax.Array:
+    """Whether the run has the connections that were asked for: methods that prune have them from their last update."""
+    if NATURES[parts.config.method].count not in ("schedule", "extra"):
+        return jnp.bool_(True)
+    return step > last_update(parts.config, parts.problem)
+
+
 def validate(parts: Parts, state: RunState, data: Data) -> tuple[RunState, Report]:
     validation, best, sums = Evaluation(jnp.float32(jnp.nan), jnp.int32(0)), state.best, state.running
     if best is not None:
         validation = evaluate_validation(parts, state, data)
-        better = validation.correct > best.correct
+        better = _settled(parts, state.step) & (validation.correct > best.correct)
         current = Best(validation.correct, state.step, state.params, state.model_state)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
+    masks = state.topology.masks
     report = Report(
         train=Evaluation(sums.loss / sums.batches, sums.correct),  # NaN without a batch
         train_examples=sums.batches * parts.config.batch_size,
         validation=validation,
-        connections=connections(state.topology.masks),
+        connections=connections(masks),
         explored=connections(state.topology.explored),
+        connectivity=measure(parts.config, parts.problem, masks, jnp.ones if masks else np.ones),
         moved=sums.moved,
         diverged=state.diverged,
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_jax.data.batches import Data
+from sparse_jax.models.shapes import IN_SERIES
 from sparse_jax.topology.allocation import Shapes
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
 from sparse_jax.topology.masks import Counts, Masks
@@ -87,8 +88,8 @@ def _scored_masks(
     if name == "synflow":
         rounds = scores.SYNFLOW_ROUNDS
         if total is None:
-            return scores.synflow(linear, params, names, hyper.start, rounds, in_series=True)
-        return scores.synflow_globally(linear, params, names, total, rounds, in_series=True)
+            return scores.synflow(linear, params, names, hyper.start, rounds, in_series=parts.config.model in IN_SERIES)
+        return scores.synflow_globally(linear, params, names, total, rounds, in_series=parts.config.model in IN_SERIES)
     ranked = {
         "magnitude": lambda: scores.magnitude(params, names),
         "snip": lambda: scores.snip(loss, params, names),

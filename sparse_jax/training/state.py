@@ -7,6 +7,7 @@ import jax
 
 from sparse_jax.data.batches import Data
 from sparse_jax.topology.masks import Counts, Masks
+from sparse_jax.topology.paths import Connectivity
 from sparse_jax.topology.rule import Topology
 
 
@@ -32,7 +33,7 @@ class Running(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The network of highest validation accuracy so far, the earlier one of equals."""
+    """The network of highest validation accuracy so far, the earlier one of equals; of those pruned to the end."""
 
     correct: jax.Array  # int32[], examples of the validation part; -1 before the first evaluation
     step: jax.Array  # int32[]
@@ -77,6 +78,7 @@ class Report(NamedTuple):
     validation: Evaluation  # of nothing without a validation part
     connections: jax.Array  # int32[]
     explored: jax.Array  # int32[], connections active now or at any time before
+    connectivity: Connectivity | None  # None where the layers are not in series
     moved: jax.Array  # int32[], since the last report
     diverged: jax.Array  # bool[]
 

@@ -1,0 +1,145 @@
+"""The topologies that a path leads to: of a mask file, of a run, or of the runs of a workdir.
+
+A finished run has its masks in a file; those of an unfinished one are in the checkpoints of its group. These are read
+on the CPU, whatever it is that trains, and only they need jax.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparse_jax.errors import UserError
+from sparse_jax.study.mask_file import load_masks
+from sparse_jax.study.store import MASKS, Store
+from sparse_jax.topology.graph import Masks
+from sparse_jax.topology.paths import with_dense_layers
+
+_SAVED_MASK = re.compile(r"\.topology\.masks\['(.+)'\]")
+NO_MASKS = "no masks: a dense network has none"
+SAVES = "let its study train on, it saves every --checkpoint_seconds and when it is stopped"
+
+
+class Found(NamedTuple):
+    """A topology on disk."""
+
+    masks: Masks
+    kernels: Mapping[str, Any] | None  # shapes of all layers in order; None of a mask file by itself
+    step: int | None  # of the training, where that has not ended
+
+    @property
+    def network(self) -> Masks:
+        """The masks of all layers, those included that are dense."""
+        return self.masks if self.kernels is None else with_dense_layers(self.kernels, self.masks, np.ones)
+
+
+class Runs(NamedTuple):
+    """The runs of a workdir, or of one folder of its checkpoints."""
+
+    topologies: dict[str, Found]
+    dense: list[str]  # runs without masks
+    waiting: list[str]  # unfinished runs without a checkpoint
+
+
+def find(path: str) -> Found | Runs:
+    """What is at a path: a mask file, a run (its folder, there or to come), a workdir, or one of its checkpoints.
+
+    Raises:
+      UserError: there is no topology; one line that says what to do.
+    """
+    try:
+        return _find(path, Path(path).expanduser())
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; name a mask file, a run folder or a workdir") from None
+
+
+def _find(path: str, folder: Path) -> Found | Runs:
+    parent, workdir = folder.absolute().parent, folder.absolute().parent.parent
+    if (folder / MASKS).is_file():
+        return _finished(folder, Store(workdir).read_results().get(folder.absolute().name))
+    if (folder / "result.json").is_file():
+        raise UserError(f"{path} is a finished run with {NO_MASKS}; name a sparse one")
+    if parent.name == "runs" and not folder.is_file() and (workdir / "config.json").is_file():
+        return _unfinished(path, Store(workdir), folder.absolute().name)
+    if not folder.is_dir():
+        return Found(load_masks(folder), None, None)
+    if parent.name == "checkpoints":
+        return _not_empty(path, _saved([folder], lambda run: True), f"{path} holds no usable checkpoint: {SAVES}")
+    return _workdir(path, folder)
+
+
+def _finished(folder: Path, result: dict | None) -> Found:
+    """The masks in the folder of a run, and what its result says of the layers without."""
+    return Found(load_masks(folder / MASKS), (result or {}).get("kernels"), None)
+
+
+def _unfinished(path: str, store: Store, run: str) -> Found:
+    known = _planned(store)
+    if run not in known:
+        raise UserError(f"{path} is none of the {len(known)} runs in {store.root / 'config.json'}")
+    nothing = f"{path} has neither a result nor a usable checkpoint: {SAVES}"
+    return _not_empty(path, _saved(_groups(store), lambda name: name == run), nothing).topologies[run]
+
+
+def _workdir(path: str, folder: Path) -> Runs:
+    """The finished runs, then the others as their checkpoints have them."""
+    store = Store(folder)
+    results, with_masks = store.read_results(), {}
+    for run, result in results.items():
+        if (folder / "runs" / run / MASKS).is_file():
+            with_masks[run] = _finished(folder / "runs" / run, result)
+    unfinished = [run for run in _planned(store) if run not in results]
+    saved = _saved(_groups(store) if unfinished else [], lambda run: run in unfinished)
+    dense = [run for run in results if run not in with_masks] + saved.dense
+    waiting = [run for run in unfinished if run not in saved.topologies and run not in saved.dense]
+    here = f"no finished run with a {MASKS} and no checkpoint of another"
+    what = here if (folder / "runs").is_dir() else f"no {MASKS} and no runs"
+    todo = SAVES if unfinished else "name a mask file, the folder of a sparse run, or a workdir"
+    return _not_empty(path, Runs(with_masks | saved.topologies, dense, waiting), f"{path} holds {what}: {todo}")
+
+
+def _not_empty(path: str, runs: Runs, nothing: str) -> Runs:
+    if not runs.topologies:
+        raise UserError(f"{path} has {NO_MASKS}; name a sparse run" if runs.dense and not runs.waiting else nothing)
+    return runs
+
+
+def _planned(store: Store) -> Iterable[str]:
+    """The runs of the study of a workdir, in its order."""
+    return (store.read_config() or {}).get("runs") or []
+
+
+def _groups(store: Store) -> list[Path]:
+    return sorted(folder for folder in (store.root / "checkpoints").glob("*") if folder.is_dir())
+
+
+def _runs_in(meta: dict) -> list[str]:
+    if "runs" not in meta:
+        raise ValueError("an earlier version wrote it, without the names of its runs")
+    return meta["runs"]
+
+
+def _saved(groups: Iterable[Path], wanted: Callable[[str], bool]) -> Runs:
+    """The runs that are wanted, of the newest usable checkpoint of each group."""
+    runs = Runs({}, [], [])
+    if not groups:
+        return runs
+    import jax
+
+    from sparse_jax.training.snapshot import read_newest
+
+    jax.config.update("jax_platforms", "cpu")
+    for group in groups:
+        snapshot = read_newest(group, lambda meta: any(map(wanted, _runs_in(meta))))
+        if snapshot is None:
+            continue
+        saved = {match[1]: leaf for path, leaf in snapshot.leaves.items() if (match := _SAVED_MASK.fullmatch(path))}
+        for lane, run in enumerate(snapshot.meta["runs"]):
+            if wanted(run) and saved:
+                masks = {name: leaf[lane] for name, leaf in saved.items()}
+                runs.topologies[run] = Found(masks, snapshot.meta["kernels"], snapshot.step)
+            elif wanted(run):
+                runs.dense.append(run)
+    return runs

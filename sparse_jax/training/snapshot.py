@@ -1,0 +1,68 @@
+"""What a checkpoint holds, for those who only look: they need not know its tree, and leave the folder as it is.
+
+`Checkpoints` belongs to the process that trains: opening a folder with it removes what another process is writing.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from sparse_jax.training.checkpoint import DAMAGED, debris_silenced, pass_over, seal, silence_orbax
+
+_ATTRIBUTE = re.compile(r"\.(\w+)|(\[(?:'[^']*'|\d+)\])")
+
+
+class Snapshot(NamedTuple):
+    """One step of a cohort."""
+
+    step: int
+    leaves: dict[str, np.ndarray | jax.Array]  # path as `keystr` writes it -> array, or array of PRNG keys
+    meta: dict
+
+
+def read_newest(directory: Path, wanted: Callable[[dict], bool]) -> Snapshot | None:
+    """The newest step of a folder that is whole; every newer one is passed over with one warning.
+
+    Args:
+      directory: of the `Checkpoints` of one cohort. It may be training: nothing here is changed.
+      wanted: meta -> whether to read the step; the first that is not wanted ends the search.
+
+    Returns:
+      None if no step is whole, or it is not wanted.
+    """
+    silence_orbax()
+    steps = [int(folder.name) for folder in directory.iterdir() if folder.is_dir() and folder.name.isdigit()]
+    with debris_silenced():
+        for step in sorted(steps, reverse=True):
+            try:
+                record = json.loads((directory / str(step) / "meta" / "metadata").read_text())
+                return _read(directory / str(step), record) if wanted(record["meta"]) else None
+            except Exception as error:  # damage surfaces as any type, also from C++
+                pass_over(directory / str(step), error)
+    return None
+
+
+def _read(folder: Path, record: dict) -> Snapshot:
+    """Raises any exception if the step is not the one that was saved."""
+    place = SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        saved = reader.metadata((folder / "state").absolute()).item_metadata.tree
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), saved)
+        state = reader.restore((folder / "state").absolute(), like)
+    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(state)}
+    leaves = {path: found[_as_keys(path)] for path in record["leaves"]}
+    if seal(int(folder.name), leaves.items(), record["meta"]) != record["digest"]:
+        raise ValueError(DAMAGED)
+    return Snapshot(int(folder.name), jax.device_get(leaves), record["meta"])
+
+
+def _as_keys(path: str) -> str:
+    """The path in a tree of dicts, as which Orbax restores every tree of which it is not told the form."""
+    return _ATTRIBUTE.sub(lambda match: match[2] or f"['{match[1]}']", path)
