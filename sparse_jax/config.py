@@ -40,6 +40,7 @@ LAYOUTS = ("map", "vmap")
 
 AUTO = "auto"
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
+KEPT_BY_A_LEVEL = 0.8  # of the connections, where --levels=auto (Frankle and Carbin 2019)
 
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
 LEARNING_RATES = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "adam": 1e-3, "adamw": 1e-3}

@@ -44,7 +44,8 @@ PEERS = {
 }
 WITHOUT_JAX = (
     "config", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
-    "topology.allocation", "topology.patterns", "recipes",
+    "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
+    "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "models.shapes", "data.catalog", "data.splits", "training.problem", "training.timeline",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, LEARNING_RATES, SPARSITY, RunConfig
+from sparse_jax.config import AUTO, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.flags import show
 from sparse_jax.recipes import RECIPES, USED_BY
@@ -20,7 +20,6 @@ from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.timeline import level_steps, stop_step, updates
 
-KEPT_BY_A_LEVEL = 0.8  # of the connections, where --levels=auto (Frankle and Carbin 2019)
 # What says how many connections a run has, instead of a sparsity or an epsilon and an allocation: whether a value does.
 COUNTED_BY: dict[str, Callable[[str], bool]] = {
     "initial_topology": lambda value: value.startswith(FILE),
