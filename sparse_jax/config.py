@@ -29,7 +29,9 @@ SCORED = ("magnitude", "snip", "grasp", "synflow")
 INITIAL_TOPOLOGIES = (*DRAWN, "correlation", *SCORED)
 DROP_SCORES = ("magnitude", "random", "saliency", "magnitude_and_gradient", "sampled_magnitude")
 GROW_SCORES = ("random", "unexplored", "gradient", "momentum", "path3", "sampled_path3")
-SCOPES = ("layer", "global", "momentum", "gradient", "survivors")
+SAMPLED = ("sampled_magnitude", "sampled_path3")
+SHARED = ("momentum", "gradient", "survivors")  # scopes in which the layers share what grows
+SCOPES = ("layer", "global", *SHARED)
 BIRTHS = ("zero", "kept", "fresh", "gradient")
 UPDATE_STEPS = ("take", "skip")
 DROP_SCHEDULES = ("constant", "cosine", "linear", "inverse_power")
@@ -121,7 +123,7 @@ class RunConfig:
     )
     allocation: str | None = setting(
         AUTO, "name", "3 topology",
-        "How the layers share the connections; auto: erdos_renyi with epsilon, uniform with N:M, else erk. "
+        "How the layers share the connections; auto: erdos_renyi with epsilon, else erk. "
         "global: as a score ranks them.",
         choices=ALLOCATIONS, grid=True, auto=True,
     )

@@ -201,7 +201,9 @@ def show(value: Any) -> str:
     """A value as its flag writes it."""
     if isinstance(value, tuple):
         return (":" if isinstance(value[0], str | float) else ",").join(map(str, value))
-    return {None: "not set", "": "none"}.get(value, str(value))
+    if value is None:
+        return "not set"
+    return "none" if isinstance(value, str) and not value else str(value)
 
 
 def define(*classes: type) -> None:

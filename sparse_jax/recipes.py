@@ -7,6 +7,8 @@ not name has no meaning for it, and is refused where no run of a study uses it.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from sparse_jax.config import SAMPLED
+
 _SPARSE = {"structure": "none", "initial_topology": "random"}
 _EVOLVING = _SPARSE | {
     "interval": "1epoch", "stop_fraction": 1.0, "drop_fraction": 0.3, "drop_schedule": "constant",
@@ -41,7 +43,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "snfs": _EVOLVING | {  # Dettmers and Zettlemoyer 2019
         "drop_fraction": 0.5, "drop_schedule": "cosine", "grow_score": "momentum", "scope": "momentum",
     },
-    "deepr": {name: value for name, value in _BELOW.items() if not name.startswith("drop_")} | {  # Bellec et al. 2018
+    "deepr": {  # Bellec et al. 2018
+        **{name: value for name, value in _BELOW.items() if not name.startswith(("drop_", "birth"))},
         "interval": "1", "l1": 1e-4, "noise": 1e-10,
     },
     "dsr": _BELOW | {"scope": "survivors", "first_threshold": 1e-3},  # Mostafa and Wang 2019
@@ -59,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "backward_factor": 2.0, "exploration_decay": 1e-4,
     },
     "ac_dc": _PRUNING | {  # Peste et al. 2021, ImageNet
-        "interval": "5epoch", "stop_fraction": 1.0, "density_schedule": "cyclic", "birth": "zero",
+        "interval": "5epoch", "stop_fraction": 1.0, "density_schedule": "cyclic",
     },
     "srigl": _RIGL | {"structure": "fan_in", "ablation": 0.3},  # Lasby et al. 2024
     "chts": _EVOLVING | {"drop_score": "sampled_magnitude", "grow_score": "sampled_path3"},  # Zhang et al. 2025
@@ -109,7 +112,7 @@ USED_BY: dict[str, dict[str, Callable[[Any], bool]]] = {
     "degree_exponent": {"initial_topology": _one_of("scale_free")},
     "drop_power": {"drop_schedule": _one_of("inverse_power")},
     "gradient_weight": {"drop_score": _one_of("magnitude_and_gradient")},
-    "temperature": {"drop_score": _one_of("sampled_magnitude"), "grow_score": _one_of("sampled_path3")},
+    "temperature": {"drop_score": _one_of(*SAMPLED), "grow_score": _one_of(*SAMPLED)},
     "smoothing": {"grow_score": _one_of("momentum"), "scope": _one_of("momentum")},
     "importance_from": {"importance_pruning": bool},
     "momentum": {"optimizer": _one_of("momentum", "nesterov")},

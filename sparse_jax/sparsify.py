@@ -11,8 +11,6 @@ The network's parameters are exactly zero outside its masks, its optimiser slots
 gradients at these parameters. `step` and `update` are pure and may be jitted; `configs/tutorials` has whole programs.
 """
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,14 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_jax.config import DRAWN, RunConfig, settings
-from sparse_jax.errors import UserError, unknown
-from sparse_jax.flags import read_value
-from sparse_jax.recipes import RECIPES
-from sparse_jax.study.resolve import FILE, connections_of, masks_of, settings_of, timed
-from sparse_jax.topology.masks import Masks, name_of, select
+from sparse_jax.config import RunConfig
+from sparse_jax.errors import UserError
+from sparse_jax.study.foreign import as_matrix, check, check_masks, config_of, maskable
+from sparse_jax.study.mask_file import FILE
+from sparse_jax.study.resolve import connections_of, masks_of, settings_of, timed, without_updates
+from sparse_jax.topology.masks import Masks, select
 from sparse_jax.topology.moves import choose
-from sparse_jax.topology.patterns import keeps
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training.network import Network, descend, first_network, rewire
 from sparse_jax.training.parts import TOPOLOGY, UPDATE, WALK, course, make_rule, rates_of
@@ -39,15 +36,10 @@ from sparse_jax.training.start import drawn_masks
 from sparse_jax.training.timeline import update_due
 
 Rate = float | Callable[[jax.Array], jax.Array]
-SETTINGS = {
-    name: field
-    for name, field in settings(RunConfig).items()
-    if field.metadata["section"] in ("3 topology", "4 method")
-}
 
 
 class Sparsifier(NamedTuple):
-    """What a training loop calls. `key` is one key of the run, `step` the steps made before; draws fold it in."""
+    """What a training loop calls. `key` is used for nothing else, `step` counts from 0; draws fold it in."""
 
     init: Callable[..., Network]  # (key, params, masks=None) -> network, before the first step
     step: Callable[..., Network]  # (key, step, network, grads) -> network, after an optimiser step
@@ -99,7 +91,7 @@ def make_sparsifier(
         importance_pruning look at it.
       input_axes: regular expression -> how many leading axes of a leaf are inputs, where it is not all but the last:
         {"(query|key|value)/kernel$": 1} for flax's attention. It counts for the allocation.
-      **chosen: settings of the topology and the method as launch/train.py --help names them: method="set",
+      **chosen: settings of the sections "topology" and "method" as launch/train.py --help names them: method="set",
         sparsity=0.9, interval=100, allocation="erk", drop_fraction=0.3, structure="2:4", ...
 
     Returns:
@@ -109,13 +101,16 @@ def make_sparsifier(
       UserError: for settings that do not exist, do not fit each other or that the method does not use, and names
         that match no leaf.
     """
-    config = settings_of(_config(chosen))
-    shapes = _maskable(params, layers)
-    viewed = {name: _matrix(name, shape, input_axes or {}) for name, shape in shapes.items()}
+    asked = config_of(chosen)
+    config = settings_of(asked)
+    shapes = maskable(params, layers)
+    viewed = {name: as_matrix(name, shape, input_axes or {}) for name, shape in shapes.items()}
     problem = Problem((), 0, 0, 0, 0, viewed, masked_names(config, viewed), steps_per_epoch or 0, steps)
-    _check(config, problem, shapes, steps_per_epoch, outputs)
+    check(config, problem, shapes, steps_per_epoch, outputs)
     connections = connections_of(config, problem)
     config = timed(config, problem, connections)
+    if notice := without_updates(config, problem, asked.interval):
+        raise UserError(f"{notice}; give an interval")
     unused = [name for name in chosen if getattr(config, name) is None]
     if unused:
         raise UserError(f"{unused[0]}={chosen[unused[0]]!r} has no effect: method={config.method!r} does not use it")
@@ -133,72 +128,21 @@ def make_sparsifier(
     )
 
 
-def _config(chosen: Mapping[str, Any]) -> RunConfig:
-    values = {}
-    for name, value in chosen.items():
-        if name not in SETTINGS:
-            raise unknown("setting", name, SETTINGS)
-        if isinstance(value, Mapping):
-            value = ":".join(f"{layer}={level}" for layer, level in value.items())
-        values[name] = read_value(SETTINGS[name], value)
-    return RunConfig(**values)
-
-
-def _maskable(params: Any, layers: str) -> dict[str, tuple[int, ...]]:
-    leaves = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    try:
-        shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items() if re.search(layers, name)}
-    except re.error as error:
-        raise UserError(f"layers={layers!r} is not a regular expression: {error}") from error
-    if not shapes:
-        raise UserError(f"layers={layers!r} matches no leaf. Leaves: {', '.join(leaves)}")
-    if flat := [name for name, shape in shapes.items() if len(shape) < 2]:
-        raise UserError(f"layers={layers!r} matches {flat[0]}, which has no inputs and outputs: its shape is one axis")
-    return shapes
-
-
-def _matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape that the allocation sees: inputs × outputs where the axes are told apart, else as it is."""
-    for pattern, axes in input_axes.items():
-        if re.search(pattern, name):
-            if not 0 < axes < len(shape):
-                raise UserError(f"input_axes: {name} has {len(shape)} axes, of which {axes} cannot be inputs")
-            return math.prod(shape[:axes]), math.prod(shape[axes:])
-    return shape
-
-
-def _check(
-    config: RunConfig, problem: Problem, shapes: Mapping[str, tuple], steps_per_epoch: int | None, outputs: str
-) -> None:
-    """Refuse what a loop that is not ours cannot do."""
-    if "levels" in RECIPES[config.method]:
-        raise UserError(f"method={config.method} trains in levels, with a clock of its own: use launch/train.py")
-    first = config.initial_topology
-    if first is not None and first not in (*DRAWN, "magnitude") and not first.startswith(FILE):
-        raise UserError(f"initial_topology={first} needs data: make masks by sparse_jax.training.scores for init()")
-    if config.allocation == "uniform_dense_first":
-        raise UserError("allocation=uniform_dense_first: a pytree has no first layer; use uniform, and dense_layers")
-    if config.allocation == "global":
-        raise UserError("allocation=global: give init() masks that were ranked together")
-    if isinstance(config.interval, str) and "epoch" in config.interval and not steps_per_epoch:
-        raise UserError(f"method={config.method} updates every {config.interval}: give steps_per_epoch, or interval")
-    if (config.ablation or config.importance_pruning) and outputs not in shapes:
-        raise UserError(f"outputs={outputs!r} is to name the leaf of the network's outputs: {', '.join(shapes)}")
-    by_axes = config.structure not in (None, "none") or config.importance_pruning
-    by_axes = by_axes or first not in (None, "random", "bernoulli", "magnitude") or "path3" in (config.grow_score or "")
-    viewed = [name for name in problem.masked if problem.kernels[name] != shapes[name]]
-    if viewed and by_axes:
-        raise UserError(f"input_axes count for the allocation only: {viewed[0]} has no structure, first masks or paths")
-
-
 def _init(plan: _Plan, key: jax.Array, params: Any, masks: Masks | None = None) -> Network:
-    """The network before the first step, with the given masks or those that the settings name."""
+    """The network before the first step, with the given masks or those that the settings name.
+
+    Args:
+      key: a PRNG key, used for this network only; the same as in `step` and `update`.
+      params: dense.
+      masks: bool by layer, of the shape of its weights; under a method with a constant count they say how many
+        connections there are, whatever the sparsity. Traced masks are not checked.
+    """
     config, rule = plan.config, plan.rule
     if not rule.masked:
         return first_network(rule, plan.tx, params, {})
     if masks is not None:
-        masks = {name: jnp.asarray(mask, bool) for name, mask in masks.items()}
-        _check_masks(plan, masks)
+        check_masks(rule, plan.shapes, plan.start, masks)
+        masks = {name: jnp.asarray(mask) for name, mask in masks.items()}
     elif config.initial_topology.startswith(FILE):
         masks = {name: jnp.asarray(mask) for name, mask in masks_of(config, plan.problem).items()}
     elif config.initial_topology == "magnitude":
@@ -207,16 +151,6 @@ def _init(plan: _Plan, key: jax.Array, params: Any, masks: Masks | None = None) 
         draw = jax.random.fold_in(key, TOPOLOGY)
         masks = drawn_masks(rule, config.initial_topology, draw, plan.shapes, plan.start)
     return first_network(rule, plan.tx, params, masks)
-
-
-def _check_masks(plan: _Plan, masks: Masks) -> None:
-    if masks.keys() != plan.shapes.keys():
-        raise UserError(f"masks of {', '.join(sorted(masks))}: the layers are {', '.join(plan.shapes)}")
-    for name, mask in masks.items():
-        if mask.shape != plan.shapes[name]:
-            raise UserError(f"the mask of {name} is {mask.shape}, its weights are {plan.shapes[name]}")
-        if not isinstance(mask, jax.core.Tracer) and not keeps(plan.rule.pattern, np.asarray(mask)):
-            raise UserError(f"the mask of {name} does not keep structure={plan.config.structure}")
 
 
 def _fold(key: jax.Array, stream: int, step: jax.Array) -> jax.Array:
@@ -254,8 +188,12 @@ def _update(
       fresh: parameters initialised anew; birth="fresh" takes them.
     """
     rule = plan.rule
+    if rule.update == "never":
+        return _step(plan, key, step, network, grads)
     if rule.count == "accuracy" and accuracy is None:
         raise UserError(f"method={plan.config.method} goes by the accuracy: give it to update()")
+    if accuracy is not None and not isinstance(accuracy, jax.core.Tracer) and not 0 <= accuracy <= 1:
+        raise UserError(f"accuracy={accuracy} is not a share in [0, 1]")
     if rule.birth == "fresh" and fresh is None:
         raise UserError("birth=fresh: give update() fresh parameters")
     if rule.update == "after_step":

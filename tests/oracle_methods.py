@@ -85,14 +85,14 @@ def snfs(masks: Layers, weights: Layers, momentum: Layers, fraction: float) -> L
     """Dettmers and Zettlemoyer 2019: the masks after an update.
 
     Each layer drops ⌊ζ n⌋ of its smallest |w|. What all dropped together is shared out in proportion to the mean
-    |momentum| of what survived in a layer, and grows where |momentum| is largest.
+    |momentum| of what was active in a layer, and grows where |momentum| is largest.
     """
     survivors, shares, room, dropped = {}, {}, {}, 0
     for name, mask in masks.items():
         gone = float_floor(fraction, mask.sum())
         survivors[name] = top_k(np.abs(weights[name]), int(mask.sum()) - gone, mask)
-        kept = [abs(float(m)) for m in momentum[name][survivors[name]]]
-        shares[name], dropped = sum(kept) / max(len(kept), 1), dropped + gone
+        active = [abs(float(m)) for m in momentum[name][mask]]
+        shares[name], dropped = sum(active) / max(len(active), 1), dropped + gone
         room[name] = int((~survivors[name]).sum())
     grown = share_out(dropped, shares, room)
     return {n: s | top_k(np.abs(momentum[n]), grown[n], ~s) for n, s in survivors.items()}

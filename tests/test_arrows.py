@@ -19,7 +19,7 @@ UPPER = {"study", "search", "analysis", "report"}
 ARROWS = {
     "errors": set(),
     "config": {"errors"},
-    "recipes": set(),
+    "recipes": {"config"},
     "flags": {"errors", "config", "topology"},
     "topology": {"errors"},
     "activations": {"errors", "config"},

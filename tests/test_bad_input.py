@@ -154,7 +154,7 @@ REFUSED = {
     "--structure=2:4 --initial_topology=fan_in": ["--initial_topology=fan_in", "--structure=2:4", "random"],
     "--structure=5x5 --method=deepr": ["deepr", "sign", "--method=set_magnitude"],
     "--structure=fan_in --method=accset": ["--method=accset", "--structure=none"],
-    "--structure=2:4 --method=mest_soft": ["--method=mest_soft", "--drop_fraction=0.3", "--structure=2:4", "1/2"],
+    "--structure=2:4 --method=mest_soft": ["--method=mest_soft", "--drop_fraction=0.3", "--structure=2:4", "larger"],
     "--structure=5x5 --method=rigl --importance_pruning=0.1": ["--importance_pruning=0.1", "5x5", "5x1"],
     "--method=srigl --structure=none": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],
     "--method=srigl --structure=2:4": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],

@@ -14,7 +14,6 @@ from sparse_jax.topology.graph import (
     _merge,
     agreement,
     degree_distribution,
-    explored_rate,
     in_degrees,
     modularity,
     out_degrees,
@@ -39,11 +38,6 @@ def test_degree_distribution():
 
 
 # --- what topologies share -------------------------------------------------------------------------
-
-
-def test_explored_rate_is_of_all_entries():
-    masks = {"a": np.array([[True, False]]), "b": np.ones((2, 3), bool)}  # 1 of 2 and 6 of 6
-    assert explored_rate(masks) == 7 / 8
 
 
 @few

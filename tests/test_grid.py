@@ -271,16 +271,34 @@ def test_accset_needs_a_validation_part_and_has_a_floor():
     (run,) = study_of(method=["accset"], least_share=[0.25]).runs
     assert run.start == run.allocation.counts
     assert run.final == {name: math.ceil(count / 4) for name, count in run.start.items()}
-    with pytest.raises(UserError, match="--validation_fraction is 0"):
+    with pytest.raises(UserError, match="--validation_fraction=0 leaves none"):
         study_of(method=["accset"], validation_fraction=[0.0])
 
 
-@pytest.mark.parametrize("method", [n for n in EVOLVING if n not in ("deepr", "top_kast", "gmp", "granet", "ac_dc")])
+AUTO_INTERVALS = [name for name in EVOLVING if RECIPES[name].get("interval") not in ("1", None)]
+
+
+@pytest.mark.parametrize("method", AUTO_INTERVALS)
 def test_an_auto_interval_longer_than_the_training_is_noticed(method):
-    study = study_of(method=[method, "static"], epochs=[1], num_seeds=3, sparsity=[0.5, 0.9])
+    asked = {"method": [method, "static"], "epochs": [1], "num_seeds": 3, "sparsity": [0.5, 0.9]}
+    if NATURES[method].count in ("schedule", "extra"):  # it would not end with the connections asked for
+        with pytest.raises(UserError, match=f"leaves no topology update.*at --sparsity=0.5 --method={method}"):
+            study_of(**asked)
+        return
+    study = study_of(**asked)
     assert len(study.runs) == 12
-    (notice,) = study.notices
+    (notice,) = [notice for notice in study.notices if "trains without any" in notice]
     assert method in notice
+
+
+def test_a_structure_that_leaves_many_connections_out_is_noticed():
+    """10 % of 64 × 30 are 192 connections: 6 for each of 30 neurons, but of 10 × 10 outputs each gets 1 of 1.9."""
+    asked = {"sparsity": [0.9], "allocation": ["uniform"], "hidden_sizes": [(30, 19)], "dense_layers": ["output"]}
+    assert study_of(method=["srigl"], **asked | {"sparsity": [0.5]}).notices == ()
+    study = study_of(method=["srigl"], **asked)
+    assert study.runs[0].allocation.counts == {"dense_0/kernel": 180, "dense_1/kernel": 57}
+    assert any("237 connections where 249 were asked for" in notice for notice in study.notices)
+    assert study.runs[0].allocation.epsilon is None
 
 
 def test_auto_in_words_is_auto_too():

@@ -14,7 +14,6 @@ from scipy import stats
 
 from sparse_jax.topology import random_graphs
 from sparse_jax.topology.initial import (
-    COUNTS,
     INITIAL,
     InitialSettings,
     correlation_masks,
@@ -33,6 +32,17 @@ UNIFORM = {  # free cells of the 2 × 2 × 4 × 4 kernel of test_every_cell_is_a
     random_graphs.fan_out: 64 - 4,  # ... of every input channel
     random_graphs.expander: 64 - 16 - 4 + 1,  # ... of every output and every cell
     random_graphs.small_world: 64 - 4,  # ... of every output, all links rewired
+}
+
+# What becomes of a layer's count: kept, expected only, or rounded down to a multiple of its outputs, of its inputs.
+COUNTS: dict[str, str] = {
+    "random": "exact",
+    "bernoulli": "expected",
+    "fan_in": "fan_in",
+    "fan_out": "fan_out",
+    "expander": "exact",
+    "small_world": "exact",
+    "scale_free": "exact",
 }
 
 

@@ -117,35 +117,34 @@ def test_parts_by_hand():
     assert sum(parts) == 2**25 + 5
 
 
-def shares_of(scope, survivors, signal):
-    """By the papers: the mean of |momentum|, or of |gradient|, over the survivors, or how many these are."""
+def shares_of(scope, survivors, before, signal):
+    """By the papers: the mean of |momentum|, or of |gradient|, over what was active, or how many survive."""
     if scope == "survivors":
         return [float(mask.sum()) for mask in survivors]
-    return [float(np.abs(x)[mask].mean()) if mask.any() else 0.0 for mask, x in zip(survivors, signal, strict=True)]
+    return [float(np.abs(x)[mask].mean()) if mask.any() else 0.0 for mask, x in zip(before, signal, strict=True)]
 
 
 @pytest.mark.parametrize("scope", SHARES)
 def test_the_whole_stays_and_is_shared_by_the_scope(scope):
-    masks = {name: jnp.zeros(shape, bool) for name, shape in SHAPES.items()}
-
     @jax.jit
-    def after(survivors, values, room, counts):
+    def after(before, survivors, values, room, counts):
         # weight, mask, explored, gradient, momentum, positive, rates
-        seen = {n: Signals(None, mask, None, values[n], -values[n], None, {}) for n, mask in masks.items()}
+        seen = {n: Signals(None, mask, None, values[n], -values[n], None, {}) for n, mask in before.items()}
         return redistribute(SHARES[scope], survivors, seen, room, counts)
 
     rng = np.random.default_rng(0)
     all_grew = 0
     for _ in range(40):
         survivors = {name: rng.random(shape) < rng.choice([0, 0.2, 0.5]) for name, shape in SHAPES.items()}
+        before = {name: mask | (rng.random(mask.shape) < rng.choice([0, 0.2])) for name, mask in survivors.items()}
         values = {n: rng.integers(-8, 9, shape) * np.float32(4.0 ** rng.integers(3)) for n, shape in SHAPES.items()}
         room = {name: np.int32(rng.integers(mask.size - mask.sum() + 1)) for name, mask in survivors.items()}
         kept = [int(mask.sum()) for mask in survivors.values()]
         counts = {name: np.int32(n + rng.integers(-4, 15)) for name, n in zip(SHAPES, kept, strict=True)}
-        new = after(survivors, values, room, counts)
+        new = after(before, survivors, values, room, counts)
         assert list(new) == list(SHAPES)
         parts = [int(new[name]) - n for name, n in zip(SHAPES, kept, strict=True)]
-        shares = shares_of(scope, list(survivors.values()), list(values.values()))
+        shares = shares_of(scope, survivors.values(), before.values(), values.values())
         check_parts(parts, int(sum(counts.values())) - sum(kept), shares, [int(n) for n in room.values()])
         all_grew += all(parts)
     assert all_grew > 3
@@ -169,7 +168,8 @@ def test_updates_move_connections_between_layers_and_keep_their_number(method, s
         assert counts == {name: int(n) for name, n in update.after.counts.items()}
         survivors = list(update.survivors.values())
         signal = update.gradients if update.before.momentum is None else update.before.momentum
-        shares = shares_of(scope, survivors, [signal[name] for name in update.survivors])
+        before = [update.before.masks[name] for name in update.survivors]
+        shares = shares_of(scope, survivors, before, [signal[name] for name in update.survivors])
         grown = [counts[name] - int(mask.sum()) for name, mask in update.survivors.items()]
         assert sum(grown) == update.moved
         check_parts(grown, sum(grown), shares, [int((~mask).sum()) for mask in survivors])

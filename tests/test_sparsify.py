@@ -13,7 +13,8 @@ import pytest
 from sparse_jax.config import METHODS
 from sparse_jax.errors import UserError
 from sparse_jax.recipes import RECIPES
-from sparse_jax.sparsify import SETTINGS, make_sparsifier
+from sparse_jax.sparsify import make_sparsifier
+from sparse_jax.study.foreign import SETTINGS
 from sparse_jax.study.grid import Run
 from sparse_jax.study.resolve import connections_of
 from sparse_jax.study.train_group import hyper_params
@@ -194,8 +195,83 @@ def test_masks_may_be_given():
         assert sparsifier.connections(network) == counts
     with pytest.raises(UserError, match=r"the mask of a/kernel is \(6, 4\), its weights are \(4, 6\)"):
         sparsifier.init(jax.random.key(0), params, masks | {"a/kernel": masks["a/kernel"].T})
-    with pytest.raises(UserError, match="the layers are a/kernel, b/kernel"):
-        sparsifier.init(jax.random.key(0), params, {"a/kernel": masks["a/kernel"]})
+    for wrong, message in (
+        ({"a/kernel": masks["a/kernel"]}, "the layers are a/kernel, b/kernel"),
+        (masks | {"a/kernel": masks["a/kernel"] * 1.0}, "the mask of a/kernel is float32, not bool"),
+        (masks | {"b/kernel": masks["b/kernel"] & False}, "the mask of b/kernel has no connection"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sparsifier.init(jax.random.key(0), params, wrong)
+    for settings, message in (
+        ({"structure": "fan_in"}, "does not keep the structure in every group"),
+        ({"method": "gmp", "initial_sparsity": 0.1}, "connections, and the method begins with"),
+    ):
+        common = {"steps": 10, "method": "set", "sparsity": 0.5, "interval": 2}
+        sparsifier = make_sparsifier(params, optax.sgd(0.1), **(common | settings))
+        with pytest.raises(UserError, match=message):
+            sparsifier.init(jax.random.key(0), params, masks)
+
+
+OTHERS = {
+    "multi": lambda: optax.multi_transform({"a": optax.adam(0.1), "b": optax.sgd(0.1, 0.9)}, {"a": "a", "b": "b"}),
+    "masked": lambda: optax.chain(optax.masked(optax.trace(0.9), {"a": True, "b": False}), optax.scale(-0.1)),
+    "muon": lambda: optax.contrib.muon(0.1),
+    "adafactor": lambda: optax.adafactor(0.1),
+    "lion": lambda: optax.lion(0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OTHERS)
+def test_optimisers_whose_states_are_not_like_the_parameters(optimizer):
+    params = {"a": {"kernel": jnp.ones((20, 30))}, "b": {"kernel": jnp.ones((30, 10))}}
+    tx = OTHERS[optimizer]()
+    sparsifier = make_sparsifier(params, tx, steps=20, method="rigl", sparsity=0.8, interval=2)
+    network = sparsifier.init(jax.random.key(0), params)
+    shapes = jax.tree.map(jnp.shape, tx.init(params))
+    rng = np.random.default_rng(0)
+    for step in range(4):
+        grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+        move = sparsifier.update if sparsifier.update_due(step) else sparsifier.step
+        network = move(jax.random.key(0), step, network, grads)
+        assert jax.tree.map(jnp.shape, network.opt_state) == shapes
+        for name, weight in select(network.params, network.topology.masks).items():
+            mask = np.asarray(network.topology.masks[name])
+            assert np.asarray(weight)[mask].any()
+            assert not np.asarray(weight)[~mask].any()
+            for slot in jax.tree.leaves(network.opt_state):
+                assert jnp.shape(slot) != mask.shape or not np.asarray(slot)[~mask].any()
+
+
+@pytest.mark.parametrize("method", ANYWHERE)
+def test_half_precision_stays_half_precision(method):
+    """As the carry of a scan has to."""
+    params = {name: {"kernel": jnp.ones((12, 12), jnp.bfloat16)} for name in "ab"}
+    sparsity = {} if method == "dense" else {"sparsity": 0.5}
+    interval = {} if method in ("dense", "static") else {"interval": 2}
+    birth = {"birth": "gradient"} if method == "set" else {}
+    sparsifier = make_sparsifier(
+        params, optax.adam(0.1), steps=20, method=method, learning_rate=0.1, outputs="b/kernel", **sparsity, **interval,
+        **birth,
+    )  # fmt: skip
+    key = jax.random.key(0)
+    before = jax.eval_shape(sparsifier.init, key, params)
+    for move in (sparsifier.step, lambda *args: sparsifier.update(*args, accuracy=0.5)):
+        after = jax.eval_shape(move, key, 1, before, params)
+        assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, before)
+
+
+def test_two_leaves_of_one_name_are_refused():
+    params = {"a/kernel": jnp.ones((3, 4)), "a": {"kernel": jnp.ones((4, 3))}}
+    with pytest.raises(UserError, match="two leaves are called a/kernel"):
+        make_sparsifier(params, optax.sgd(0.1), steps=10, method="static", sparsity=0.5)
+
+
+def test_an_accuracy_is_a_share():
+    params = {"kernel": jnp.ones((10, 10))}
+    sparsifier = make_sparsifier(params, optax.sgd(0.1), steps=30, method="accset", sparsity=0.5, interval=10)
+    network = sparsifier.init(jax.random.key(0), params)
+    with pytest.raises(UserError, match=r"accuracy=51 is not a share in \[0, 1\]"):
+        sparsifier.update(jax.random.key(0), 9, network, params, accuracy=51)
 
 
 WRONG = [
@@ -215,6 +291,8 @@ WRONG = [
     ({"initial_topology": "snip"}, "initial_topology=snip needs data"),
     ({"allocation": "uniform_dense_first"}, "a pytree has no first layer"),
     ({"structure": "3:5"}, "3:5 does not divide 4 inputs"),
+    ({"steps": 100}, "rigl updates every 100 steps, but training has 100 steps.*give an interval"),
+    ({"steps": 100, "method": "gmp"}, "leaves no topology update"),
     ({"input_axes": {"a": 3}}, "a/kernel has 2 axes, of which 3 cannot be inputs"),
 ]
 
@@ -223,7 +301,7 @@ WRONG = [
 def test_what_cannot_be_is_refused(wrong, message):
     params = {name: {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)} for name in ("a", "b")}
     with pytest.raises(UserError, match=message):
-        make_sparsifier(params, optax.sgd(0.1), **({"steps": 100, "method": "rigl", "sparsity": 0.5} | wrong))
+        make_sparsifier(params, optax.sgd(0.1), **({"steps": 1000, "method": "rigl", "sparsity": 0.5} | wrong))
 
 
 def test_an_update_asks_for_what_it_needs():

@@ -1,6 +1,6 @@
 """Settings of the topology and the method that have no meaning together. Imports no jax."""
 
-from sparse_jax.config import SCORED, RunConfig
+from sparse_jax.config import SAMPLED, SCORED, SHARED, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.recipes import NATURES, Nature
 from sparse_jax.study.mask_file import FILE
@@ -22,11 +22,19 @@ def refuse_conflicts(config: RunConfig) -> None:
     if pattern.kind != "none":
         _check_structure(config, pattern, nature)
     if config.ablation and pattern.kind != "fan_in":
-        raise UserError(f"--ablation={config.ablation:g} goes by fan-in: use --structure=fan_in, or --ablation=0")
+        raise UserError(
+            f"--ablation={config.ablation:g} of --method={config.method} goes by fan-in: use --structure=fan_in, or "
+            "--ablation=0"
+        )
     if config.allocation == "global":
         _check_global(config, pattern, nature)
     if nature.count == "schedule":
         _check_schedule(config, nature)
+    if config.scope in SHARED and (nature.count != "constant" or config.grow_score is None):
+        raise UserError(
+            f"--scope={config.scope} moves connections between layers, and --method={config.method} says how many each "
+            "of them has: use --scope=layer or global"
+        )
 
 
 def _check_structure(config: RunConfig, pattern: Pattern, nature: Nature) -> None:
@@ -41,11 +49,10 @@ def _check_structure(config: RunConfig, pattern: Pattern, nature: Nature) -> Non
         raise UserError(f"{method} goes by the sign of a weight, and a block has none: use --method=set_magnitude")
     if nature.count == "accuracy":
         raise UserError(f"{method} takes away single connections, and {structure} would not hold: use --structure=none")
-    if nature.count == "extra" and pattern.kind == "n_of_m" and 0 < config.drop_fraction * pattern.first < 1:
-        raise UserError(
-            f"{method} adds --drop_fraction={config.drop_fraction:g} of the {pattern.first} connections of "
-            f"{structure}, which is none: use 1/{pattern.first} or more"
-        )
+    scores = {"drop_score": config.drop_score, "grow_score": config.grow_score}
+    drawn = [f"--{name}={score}" for name, score in scores.items() if score in SAMPLED]
+    if pattern.kind == "block" and drawn:
+        raise UserError(f"{drawn[0]} draws single connections, and {structure} has blocks: use magnitude, or random")
     if config.importance_pruning and pattern.kind == "block" and pattern.second > 1:
         raise UserError(
             f"--importance_pruning={config.importance_pruning:g} cuts off single neurons, and a block of {structure} "

@@ -30,7 +30,8 @@ def counts_of(config: RunConfig, problem: Problem) -> tuple[Allocation, dict[str
     start = _drawable(config, problem, start)
     if nature.count in ("constant", "accuracy") or not nature.grows:
         final = {name: min(count, start[name]) for name, count in final.items()}
-    return allocation._replace(counts=final), start, least_counts(config, final)
+    epsilon = allocation.epsilon if final == allocation.counts else None
+    return Allocation(final, epsilon, sum(allocation.counts.values())), start, least_counts(config, final)
 
 
 def check_layers(config: RunConfig, problem: Problem) -> None:
@@ -124,7 +125,14 @@ def _with_extra(config: RunConfig, problem: Problem, final: dict[str, int]) -> d
     """What grows for an interval on top of the connections aimed at, as far as there is room."""
     more = {name: n + math.floor(config.drop_fraction * n) for name, n in final.items()}
     sizes = {name: math.prod(shape) for name, shape in problem.masked_shapes.items()}
-    return _fitted(config, problem, {name: min(n, sizes[name]) for name, n in more.items()}, "begins with")
+    start = _fitted(config, problem, {name: min(n, sizes[name]) for name, n in more.items()}, "begins with")
+    stuck = [name for name, count in final.items() if start[name] == count < sizes[name]]
+    if config.drop_fraction and len(stuck) == len(final):
+        raise UserError(
+            f"--method={config.method} adds --drop_fraction={config.drop_fraction:g} of the connections, which is none "
+            f"under --structure={config.structure}: use a larger fraction, or less sparsity"
+        )
+    return start
 
 
 def least_counts(config: RunConfig, counts: dict[str, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparse_jax.config import AUTO, DYNAMIC, RunConfig, StudyConfig, settings
-from sparse_jax.data.catalog import describe
+from sparse_jax.data.catalog import DatasetInfo, describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid, show
@@ -28,6 +28,7 @@ from sparse_jax.training.problem import Problem, make_problem
 
 LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
 MOST_NAMES = 6  # that a message lists as a remedy
+NEARLY = 0.99  # of the connections asked for: fewer are worth a notice
 
 
 class Run(NamedTuple):
@@ -85,10 +86,11 @@ def _why_unused(grid: Grid, name: str) -> str:
     if counting and any(value != AUTO and use(value) for other, use in users.items() for value in grid.axes[other]):
         return f"{shown[counting[0]]} says how many connections there are"
     choices = {other: settings(RunConfig)[other].metadata.get("choices") or () for other in users}
-    fit = [value for other, values in choices.items() for value in values if users[other](value)]
-    more = " and others" if len(fit) > MOST_NAMES else ""
-    suited = f"; it is for {', '.join(fit[:MOST_NAMES])}{more}" if fit else ""
-    return f"{' and '.join(shown[other] for other in users)} does not use it{suited}"
+    fits = {other: [value for value in values if users[other](value)] for other, values in choices.items()}
+    more = {other: " and others" if len(fit) > MOST_NAMES else "" for other, fit in fits.items()}
+    lists = [f"--{other}={', '.join(fit[:MOST_NAMES])}{more[other]}" for other, fit in fits.items() if fit]
+    suited = " or ".join(lists) or f"a positive --{next(iter(users))}"
+    return f"{' and '.join(shown[other] for other in users)} does not use it; it is for {suited}"
 
 
 def _points(grid: Grid) -> Iterator[RunConfig]:
@@ -125,6 +127,31 @@ def _check_execution(study: StudyConfig) -> None:
         raise UserError(f"--first_seed={study.first_seed} leaves no room for {study.num_seeds} seeds of 32 bits")
 
 
+def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, Connections, list[str | None]]:
+    """What a point of the grid amounts to, and what the user should know of it. Raises UserError."""
+    config = settings_of(point)
+    parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
+    problem = make_problem(config, info, parts)
+    if config.shrink_rate is not None and not problem.validation:
+        raise UserError(
+            f"--method={config.method} goes by validation accuracy: --validation_fraction=0 leaves none, use 0.1"
+        )
+    connections = connections_of(config, problem)
+    config = timed(config, problem, connections)
+    return config, problem, connections, [without_updates(config, problem, point.interval), _short(config, connections)]
+
+
+def _short(config: RunConfig, connections: Connections) -> str | None:
+    """A notice where structures or equal degrees leave a network sparser than asked."""
+    found, asked = sum(connections.allocation.counts.values()), connections.allocation.asked
+    if asked is None or found >= NEARLY * asked:
+        return None
+    return (
+        f"{config.method}: {found:,} connections where {asked:,} were asked for: --structure={config.structure} with "
+        f"--initial_topology={config.initial_topology} has as many in every group, what does not divide is left out"
+    )
+
+
 def make_study(grid: Grid) -> Study:
     """All runs of a grid: resolved, validated, each once, and sorted into cohorts.
 
@@ -137,20 +164,17 @@ def make_study(grid: Grid) -> Study:
     seeds = range(grid.study.first_seed, grid.study.first_seed + grid.study.num_seeds)
     runs: dict[RunConfig, Run] = {}
     notices: list[str | None] = []
+    axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
     for point in _points(grid):
-        config = settings_of(point)
-        info = described[config.dataset]
-        parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
-        problem = make_problem(config, info, parts)
-        if config.shrink_rate is not None and not problem.validation:
-            raise UserError(f"--method={config.method} goes by validation accuracy: --validation_fraction is 0")
-        connections = connections_of(config, problem)
-        config = timed(config, problem, connections)
-        notices.append(without_updates(config, problem, point.interval))
+        try:
+            config, problem, connections, noticed = _resolved(point, described[point.dataset])
+        except UserError as error:
+            where = " ".join(f"--{name}={show(getattr(point, name))}" for name in axes)
+            raise UserError(f"{error} (at {where})" if where else str(error)) from None
+        notices += noticed
         for seed in seeds:
             seeded = dataclasses.replace(config, seed=seed)
             runs.setdefault(seeded, _run(seeded, problem, connections))
     _refuse_unused(grid, runs.values())
     ordered = list(runs.values())
-    axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
     return Study(tuple(ordered), _cohorts(ordered), axes, tuple(dict.fromkeys(filter(None, notices))))

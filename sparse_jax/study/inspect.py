@@ -88,7 +88,8 @@ def _inspect_runs(console: Console, runs: Runs) -> dict:
     networks = {run: describe_network(found.network) for run, found in runs.topologies.items()}
     steps = {run: found.step for run, found in runs.topologies.items()}
     _print_networks(console, networks, steps)
-    for names, why in ((runs.dense, NO_MASKS), (runs.waiting, "no checkpoint yet")):
+    damaged = (runs.damaged, "masks gone or damaged")
+    for names, why in ((runs.dense, NO_MASKS), (runs.waiting, "no checkpoint yet"), damaged):
         if names:
             others = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
             console.print(f"not shown: {', '.join(names[:NAMED])}{others}: {why}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sparse_jax.config import AUTO, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.flags import show
-from sparse_jax.recipes import RECIPES, USED_BY
+from sparse_jax.recipes import NATURES, RECIPES, USED_BY
 from sparse_jax.study.conflicts import refuse_conflicts
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
 from sparse_jax.study.mask_file import FILE, digest, load_masks
@@ -189,7 +189,7 @@ def without_updates(config: RunConfig, problem: Problem, asked: str) -> str | No
         return None
     stop = stop_step(config, problem)
     room = f"training has {problem.steps} steps, and updates stop at step {stop}"
-    if asked != AUTO or config.density_schedule is not None:
+    if asked != AUTO or NATURES[config.method].count in ("schedule", "extra"):
         longest = f"--interval={stop - 1} is the longest" if stop > 1 else "train for longer"
         shown = config.interval if asked == AUTO else asked
         raise UserError(f"--interval={shown} leaves no topology update: {room}; {longest}")

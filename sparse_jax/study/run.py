@@ -60,14 +60,19 @@ def _refuse_change(workdir: Path, saved: dict[str, Any], frozen: dict[str, Any])
             )
         return
     for name, values in frozen["settings"].items():
-        before = saved["settings"].get(name, [])
+        if name not in saved["settings"]:
+            break
+        before = saved["settings"][name]
         if before != _plain(values):
             old, new = (", ".join(show(_tuple(value)) for value in side) for side in (before, values))
             raise UserError(
                 f"workdir {workdir} holds a study with --{name}={old}, not {new}: choose another --workdir, "
                 "or the old value"
             )
-    raise UserError(f"workdir {workdir} holds a study of an older version: what auto stands for has changed since")
+    raise UserError(
+        f"workdir {workdir} holds a study of an older version, whose settings meant something else: choose another "
+        "--workdir"
+    )
 
 
 def _tuple(value: Any) -> Any:

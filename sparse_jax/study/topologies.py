@@ -41,6 +41,7 @@ class Runs(NamedTuple):
     topologies: dict[str, Found]
     dense: list[str]  # runs without masks
     waiting: list[str]  # unfinished runs without a checkpoint
+    damaged: list[str]  # finished runs whose masks are gone or cannot be read
 
 
 def find(path: str) -> Found | Runs:
@@ -60,7 +61,8 @@ def _find(path: str, folder: Path) -> Found | Runs:
     if (folder / MASKS).is_file():
         return _finished(folder, Store(workdir).read_results().get(folder.absolute().name))
     if (folder / "result.json").is_file():
-        raise UserError(f"{path} is a finished run with {NO_MASKS}; name a sparse one")
+        result = Store(workdir).read_results().get(folder.absolute().name, {})
+        raise UserError(f"{path} is a finished run with {_why_none(result)}")
     if parent.name == "runs" and not folder.is_file() and (workdir / "config.json").is_file():
         return _unfinished(path, Store(workdir), folder.absolute().name)
     if not folder.is_dir():
@@ -68,6 +70,12 @@ def _find(path: str, folder: Path) -> Found | Runs:
     if parent.name == "checkpoints":
         return _not_empty(path, _saved([folder], lambda run: True), f"{path} holds no usable checkpoint: {SAVES}")
     return _workdir(path, folder)
+
+
+def _why_none(result: Mapping[str, Any]) -> str:
+    if result.get("connections_by_layer"):
+        return f"no {MASKS}: an earlier version trained it, or the file is gone; train it again"
+    return f"{NO_MASKS}; name a sparse one"
 
 
 def _finished(folder: Path, result: dict | None) -> Found:
@@ -86,23 +94,30 @@ def _unfinished(path: str, store: Store, run: str) -> Found:
 def _workdir(path: str, folder: Path) -> Runs:
     """The finished runs, then the others as their checkpoints have them."""
     store = Store(folder)
-    results, with_masks = store.read_results(), {}
+    results, with_masks, damaged = store.read_results(), {}, []
     for run, result in results.items():
-        if (folder / "runs" / run / MASKS).is_file():
-            with_masks[run] = _finished(folder / "runs" / run, result)
+        try:
+            if (folder / "runs" / run / MASKS).is_file():
+                with_masks[run] = _finished(folder / "runs" / run, result)
+            elif result.get("connections_by_layer"):
+                damaged.append(run)
+        except UserError:
+            damaged.append(run)
     unfinished = [run for run in _planned(store) if run not in results]
     saved = _saved(_groups(store) if unfinished else [], lambda run: run in unfinished)
-    dense = [run for run in results if run not in with_masks] + saved.dense
+    dense = [run for run in results if run not in with_masks and run not in damaged] + saved.dense
     waiting = [run for run in unfinished if run not in saved.topologies and run not in saved.dense]
     here = f"no finished run with a {MASKS} and no checkpoint of another"
     what = here if (folder / "runs").is_dir() else f"no {MASKS} and no runs"
     todo = SAVES if unfinished else "name a mask file, the folder of a sparse run, or a workdir"
-    return _not_empty(path, Runs(with_masks | saved.topologies, dense, waiting), f"{path} holds {what}: {todo}")
+    runs = Runs(with_masks | saved.topologies, dense, waiting, damaged)
+    return _not_empty(path, runs, f"{path} holds {what}: {todo}")
 
 
 def _not_empty(path: str, runs: Runs, nothing: str) -> Runs:
     if not runs.topologies:
-        raise UserError(f"{path} has {NO_MASKS}; name a sparse run" if runs.dense and not runs.waiting else nothing)
+        all_dense = runs.dense and not runs.waiting and not runs.damaged
+        raise UserError(f"{path} has {NO_MASKS}; name a sparse run" if all_dense else nothing)
     return runs
 
 
@@ -123,7 +138,7 @@ def _runs_in(meta: dict) -> list[str]:
 
 def _saved(groups: Iterable[Path], wanted: Callable[[str], bool]) -> Runs:
     """The runs that are wanted, of the newest usable checkpoint of each group."""
-    runs = Runs({}, [], [])
+    runs = Runs({}, [], [], [])
     if not groups:
         return runs
     import jax

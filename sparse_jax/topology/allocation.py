@@ -18,6 +18,7 @@ class Allocation(NamedTuple):
 
     counts: dict[str, int]
     epsilon: float | None
+    asked: int | None = None  # connections that the level stands for, where a structure may leave some out
 
 
 class Family(NamedTuple):

@@ -28,5 +28,6 @@ BIRTHS: dict[str, Callable[[Born], jax.Array]] = {
 
 def born_weights(birth: str, masks: Masks, survivors: Masks, by_layer: dict[str, Born]) -> Weights:
     """The weights after an update: those of the survivors, new ones in the rest of the masks, zero elsewhere."""
-    new = {name: jnp.where(survivors[name], born.weight, BIRTHS[birth](born)) for name, born in by_layer.items()}
-    return {name: jnp.where(masks[name], weight, 0) for name, weight in new.items()}
+    new = {name: BIRTHS[birth](born).astype(born.weight.dtype) for name, born in by_layer.items()}
+    both = {name: jnp.where(survivors[name], born.weight, new[name]) for name, born in by_layer.items()}
+    return {name: jnp.where(masks[name], weight, 0) for name, weight in both.items()}

@@ -38,7 +38,8 @@ def target_counts(
         return _of_the_living(rule, final, topology), _of_the_living(rule, wide, topology)
     ratio = {name: final[name] / jnp.maximum(start[name], 1) for name in final}
     share = {name: rule.density(course, ratio[name]) for name in final}
-    counts = {name: final[name] + jnp.round(above[name] * share[name]).astype(jnp.int32) for name in final}
+    left = {name: jnp.round(above[name] * share[name]).astype(jnp.int32) for name in final}
+    counts = {name: final[name] + jnp.where(share[name] >= 1, above[name], left[name]) for name in final}  # exact at 1
     counts = _of_the_living(rule, counts, topology)
     return counts, counts
 

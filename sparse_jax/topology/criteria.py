@@ -1,6 +1,7 @@
 """Drop and grow scores of one layer; a connection of larger score is kept, or grown, first."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -79,7 +80,8 @@ def _path3(key: jax.Array, signals: Signals) -> jax.Array:
     mask = signals.mask
     links = jnp.any(mask, axis=tuple(range(mask.ndim - 2))).astype(jnp.float32)
     of_input, of_output = (1 / jnp.sqrt(jnp.maximum(jnp.sum(links, axis, keepdims=True), 1)) for axis in (1, 0))
-    paths = (links * of_output) @ links.T @ (links * of_input)
+    matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    paths = matmul(matmul(links * of_output, links.T), links * of_input)
     return jnp.broadcast_to(paths.reshape((1,) * (mask.ndim - 2) + paths.shape), mask.shape)
 
 

@@ -27,13 +27,14 @@ class EvolutionInfo(NamedTuple):
 def start_topology(rule: Rule, masks: Masks, weights: Weights) -> Topology:
     """The topology of a network that begins with `masks`; `weights` are its initial ones, unmasked."""
     neurons = rule.ablation > 0 or rule.importance_pruning > 0
+    averaged = "momentum" in rule.needs
     topology = Topology(
         masks=masks,
         explored=masks,
         counts={name: jnp.sum(mask, dtype=jnp.int32) for name, mask in masks.items()},
         accuracy=jnp.float32(-1),
         threshold=rule.rates["first_threshold"] if rule.remove == "below_threshold" else jnp.float32(0),
-        momentum=jax.tree.map(jnp.zeros_like, weights) if "momentum" in rule.needs else None,
+        momentum={name: jnp.zeros(w.shape, jnp.float32) for name, w in weights.items()} if averaged else None,
         positive={name: weights[name] >= 0 for name in masks} if "positive" in rule.needs else None,
         latent={name: jnp.where(masks[name], 0, weights[name]) for name in masks} if rule.backward else None,
         backward=None,
@@ -126,8 +127,9 @@ def evolve(
 
     kept = prune(rule, drop_scores, pruned_to, topology)  # what then moves is a share of that
     survivors, threshold = REMOVE[rule.remove](rule, course, kept, drop_scores, signals, topology)
-    signals = {name: signals[name]._replace(mask=mask) for name, mask in scatter(rule, survivors, shapes).items()}
-    grow_scores = _scores(rule, rule.grow, grow_keys, signals)
+    left = scatter(rule, survivors, shapes)
+    signals_left = {name: of_layer._replace(mask=left[name]) for name, of_layer in signals.items()}
+    grow_scores = _scores(rule, rule.grow, grow_keys, signals_left)
     if rule.ablation:
         topology = ablate(rule, grow_scores, survivors, counts, topology)
     places = gather(rule, places_of(topology))
@@ -136,20 +138,24 @@ def evolve(
     if rule.scope in SHARES:
         room = {name: jnp.sum(places[name] & ~mask, dtype=jnp.int32) for name, mask in survivors.items()}
         counts = redistribute(SHARES[rule.scope], survived, signals, room, counts)
+    masks = survived
     if rule.grows:
-        active = gather(rule, before)
-        masks = scatter(rule, regrow(rule, grow_scores, survivors, active, counts, places), shapes)
-    else:
-        masks = survived
+        masks = scatter(rule, regrow(rule, grow_scores, survivors, gather(rule, before), counts, places), shapes)
+    topology = topology._replace(masks=masks, threshold=threshold)
+    return _concluded(rule, topology, before, survived, counts, grow_scores)
 
+
+def _concluded(
+    rule: Rule, topology: Topology, before: Masks, survived: Masks, counts: Counts, grow_scores: Pools
+) -> tuple[Topology, EvolutionInfo]:
+    """The topology with what follows from its new masks, and what became of those before."""
+    masks = topology.masks
     topology = topology._replace(
-        masks=masks,
-        explored={name: topology.explored[name] | masks[name] for name in masks},
-        counts=counts if rule.scope in SHARES and rule.count == "constant" else topology.counts,
-        threshold=threshold,
+        explored={name: topology.explored[name] | mask for name, mask in masks.items()},
+        counts=counts if rule.scope in SHARES else topology.counts,
     )
-    if rule.backward:  # the masks are chosen anew, and what was in them before has survived
-        survived = {name: before[name] & masks[name] for name in masks}
+    if rule.backward:  # the masks were chosen anew: what was in them before has survived
+        survived = {name: before[name] & mask for name, mask in masks.items()}
         topology = topology._replace(backward=_backward(rule, grow_scores, topology))
     moved = sum((jnp.sum(before[name] & ~survived[name], dtype=jnp.int32) for name in masks), jnp.int32(0))
     return topology, EvolutionInfo(survived, moved)

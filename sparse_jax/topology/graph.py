@@ -27,14 +27,6 @@ def degree_distribution(degrees: np.ndarray) -> np.ndarray:
     return np.bincount(degrees)
 
 
-def explored_rate(explored: Masks) -> float:
-    """The share of the entries that were ever active, in [0, 1], of masks that say so of each entry.
-
-    The in-time over-parameterisation rate of Liu et al. 2021 (arXiv:2102.02887), of the layers given.
-    """
-    return sum(int(mask.sum()) for mask in explored.values()) / sum(mask.size for mask in explored.values())
-
-
 @dataclass(frozen=True)
 class Agreement:
     """What two topologies of the same shapes have in common; None where a ratio is 0 / 0.

@@ -61,16 +61,6 @@ INITIAL: dict[str, Family] = {
     "small_world": _family(lambda settings: partial(small_world, rewiring=settings.rewiring)),
     "scale_free": _family(lambda settings: partial(scale_free, exponent=settings.exponent)),
 }
-# What becomes of a layer's count: kept, expected only, or rounded down to a multiple of its outputs, of its inputs.
-COUNTS: dict[str, str] = {
-    "random": "exact",
-    "bernoulli": "expected",
-    "fan_in": "fan_in",
-    "fan_out": "fan_out",
-    "expander": "exact",
-    "small_world": "exact",
-    "scale_free": "exact",
-}
 
 
 def from_scores(scores: dict[str, jax.Array], counts: Counts) -> Masks:

@@ -52,8 +52,9 @@ def ablate(rule: Rule, growth: Pools, survivors: Pools, counts: Counts, topology
     """SRigL's neuron ablation (Lasby et al. 2024, arXiv:2305.02299, section 3).
 
     A connection is salient if it survives the drop, or would grow were the layer unstructured. A neuron with fewer
-    than max(1, ⌈γ k⌉) of them is ablated, k being the present fan-in; its connections go to the other neurons. The
-    neuron that has most always stays, ablated neurons stay ablated [ours], and those of the output layer are exempt.
+    than max(1, ⌈γ k⌉) of them is ablated, k being the present fan-in; its connections go to the other neurons. As many
+    neurons as it takes to hold all connections always stay, those that have most; ablated neurons stay ablated [ours],
+    and those of the output layer are exempt.
 
     Args:
       rule: of a fan-in pattern; `ablation` is γ.
@@ -71,6 +72,8 @@ def ablate(rule: Rule, growth: Pools, survivors: Pools, counts: Counts, topology
         salient = jnp.sum(stay | grown, axis=1, dtype=jnp.int32)
         fan_in = counts[name] // jnp.maximum(jnp.sum(alive, dtype=jnp.int32), 1)
         least = jnp.maximum(1, jnp.ceil(rule.ablation * fan_in).astype(jnp.int32))
-        return alive & (salient >= jnp.minimum(least, jnp.max(jnp.where(alive, salient, 0))))
+        enough = jnp.sum(alive & (salient >= least), dtype=jnp.int32)
+        needed = -(-counts[name] // stay.shape[1])
+        return top_k(salient.astype(jnp.uint32), jnp.maximum(enough, needed), alive)
 
     return _without_dead(topology, {name: keep(name, alive) for name, alive in topology.alive.items()})

@@ -13,10 +13,10 @@ def _mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(mask, jnp.abs(values), 0)) / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
 
 
-# scope -> (survivors of a layer, its signals) -> its share of the growth, float32[] up to a factor
+# scope -> (survivors of a layer, its signals before the update) -> its share of the growth, float32[] up to a factor
 SHARES: dict[str, Callable[[jax.Array, Signals], jax.Array]] = {
-    "momentum": lambda survivors, signals: _mean(signals.momentum, survivors),  # Dettmers and Zettlemoyer 2019
-    "gradient": lambda survivors, signals: _mean(signals.gradient, survivors),
+    "momentum": lambda survivors, signals: _mean(signals.momentum, signals.mask),  # Dettmers and Zettlemoyer 2019
+    "gradient": lambda survivors, signals: _mean(signals.gradient, signals.mask),
     "survivors": lambda survivors, signals: jnp.sum(survivors, dtype=jnp.float32),  # Mostafa and Wang 2019
 }
 

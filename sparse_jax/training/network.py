@@ -82,7 +82,7 @@ def rewire(
     """
     old, before = network.topology, select(network.params, network.topology.masks)
     new, info = evolve(rule, key, course, accuracy, start, final, old, before, grads)
-    new = new._replace(accuracy=jnp.maximum(old.accuracy, accuracy))
+    new = new._replace(accuracy=jnp.fmax(old.accuracy, accuracy))
     kept = info.survivors
     if rule.backward:
         values = {name: before[name] + old.latent[name] for name in before}
@@ -101,7 +101,7 @@ def rewire(
 def _averaged(rule: Rule, momentum: Weights, grads: Any) -> Weights:
     """m ← β m + (1 − β) ∂L/∂w, dense."""
     smoothing, grads = rule.rates["smoothing"], select(grads, momentum)
-    return {name: smoothing * m + (1 - smoothing) * grads[name] for name, m in momentum.items()}
+    return {name: smoothing * m + (1 - smoothing) * grads[name].astype(m.dtype) for name, m in momentum.items()}
 
 
 def _with_latent(params: Any, topology: Topology) -> Any:
@@ -134,7 +134,8 @@ def _explored(rule: Rule, topology: Topology, values: Any, grads: Any) -> Any:
     weights, penalised = select(values, topology.masks), select(grads, topology.masks)
     for name, mask in topology.masks.items():
         density = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1) / mask.size
-        penalised[name] += rule.rates["exploration_decay"] * weights[name] * jnp.where(mask, 1, 1 / density)
+        penalty = rule.rates["exploration_decay"] * weights[name] * jnp.where(mask, 1, 1 / density)
+        penalised[name] += penalty.astype(penalised[name].dtype)
     return put(grads, penalised)
 
 
@@ -145,5 +146,6 @@ def _walk(rule: Rule, rate: jax.Array, key: jax.Array, topology: Topology, value
     for name, mask in topology.masks.items():
         sign = jnp.where(topology.positive[name], 1, -1)
         noise = jnp.sqrt(2 * rate * rule.rates["noise"]) * jax.random.normal(keys[name], sign.shape)
-        weights[name] = jnp.where(mask, weights[name] - rate * rule.rates["l1"] * sign + noise, 0)
+        walked = weights[name] - rate * rule.rates["l1"] * sign + noise
+        weights[name] = jnp.where(mask, walked.astype(weights[name].dtype), 0)
     return put(values, weights)

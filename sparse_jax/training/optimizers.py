@@ -78,8 +78,14 @@ def make_optimizer(config: RunConfig, rate: jax.Array, decay: jax.Array) -> opta
 def zero_slots(tx: optax.GradientTransformation, opt_state: Any, params: Any, kept: Masks) -> Any:
     """`opt_state` with exact zeros outside `kept` in every slot that has a parameter's shape.
 
-    Works for any optax chain: optax knows which leaves of a state mirror the parameters.
+    Works for any optax chain: optax knows which leaves of a state mirror the parameters. Slots of another shape, such
+    as the factors of adafactor, stay as they are, and so do the gaps that `optax.masked` leaves.
     """
-    return optax.tree.map_params(
-        tx, lambda slot, keep: jnp.where(keep, slot, 0), opt_state, mask_tree(params, kept)
-    )
+
+    def zero(slot, keep):
+        if keep is True or isinstance(slot, optax.MaskedNode) or slot.shape != keep.shape:
+            return slot
+        return jnp.where(keep, slot, 0)
+
+    masks = mask_tree(params, kept)
+    return optax.tree.map_params(tx, zero, opt_state, masks, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))

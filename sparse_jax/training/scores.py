@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from sparse_jax.topology.initial import from_scores, from_scores_globally
-from sparse_jax.topology.masks import Counts, Masks, Weights, apply_masks, name_of, select
+from sparse_jax.topology.masks import Counts, Masks, Weights, apply_masks, name_of, put, select
 
 GRASP_TEMPERATURE = 200.0  # of the paper
 SYNFLOW_ROUNDS = 100  # of the paper
@@ -70,17 +70,12 @@ def grasp(
     """
 
     def loss(weights):
-        scaled = logits(_with(params, weights)) / temperature
+        scaled = logits(put(params, weights)) / temperature
         return optax.softmax_cross_entropy_with_integer_labels(scaled, labels).mean()
 
     weights, gradient = select(params, names), jax.grad(loss)
     _, product = jax.jvp(gradient, (weights,), (gradient(weights),))
     return jax.tree.map(jnp.multiply, weights, product)
-
-
-def _with(params: Any, weights: Weights) -> Any:
-    """`params` with other values of the leaves that `weights` names."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(name_of(path), leaf), params)
 
 
 def synaptic_flow(forward: Callable[[Any], jax.Array], params: Any, masks: Masks, in_series: bool) -> Weights:

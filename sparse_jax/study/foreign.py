@@ -1,0 +1,119 @@
+"""What a training loop that is not ours may ask for (`sparse_jax.sparsify`): settings, kernels of a pytree, masks."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparse_jax.config import DRAWN, RunConfig, settings
+from sparse_jax.errors import UserError, unknown
+from sparse_jax.flags import read_value
+from sparse_jax.recipes import RECIPES
+from sparse_jax.study.mask_file import FILE
+from sparse_jax.topology.masks import Masks, name_of
+from sparse_jax.topology.patterns import keeps, to_units
+from sparse_jax.topology.rule import Rule
+from sparse_jax.training.problem import Problem
+
+SETTINGS = {
+    name: field
+    for name, field in settings(RunConfig).items()
+    if field.metadata["section"] in ("3 topology", "4 method")
+}
+
+
+def config_of(chosen: Mapping[str, Any]) -> RunConfig:
+    """The configuration that keyword arguments ask for. Raises UserError for a name or a value that is none."""
+    values = {}
+    for name, value in chosen.items():
+        if name not in SETTINGS:
+            raise unknown("setting", name, SETTINGS)
+        if isinstance(value, Mapping):
+            value = ":".join(f"{layer}={level}" for layer, level in value.items())
+        if not isinstance(value, str | bool) and np.ndim(value):
+            raise UserError(f"{name}={value!r}: one value, not several")
+        values[name] = read_value(SETTINGS[name], value.item() if hasattr(value, "item") else value)
+    return RunConfig(**values)
+
+
+def maskable(params: Any, layers: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves of a pytree whose name a regular expression finds; UserError if there is none."""
+    named = [(name_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    leaves = dict(named)
+    if len(leaves) < len(named):
+        twice = next(name for i, (name, _) in enumerate(named) if name in dict(named[:i]))
+        raise UserError(f"two leaves are called {twice}: rename one")
+    try:
+        shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items() if re.search(layers, name)}
+    except re.error as error:
+        raise UserError(f"layers={layers!r} is not a regular expression: {error}") from error
+    if not shapes:
+        raise UserError(f"layers={layers!r} matches no leaf. Leaves: {', '.join(leaves)}")
+    if flat := [name for name, shape in shapes.items() if len(shape) < 2]:
+        raise UserError(f"layers={layers!r} matches {flat[0]}, which has no inputs and outputs: its shape is one axis")
+    return shapes
+
+
+def as_matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that the allocation sees: inputs × outputs where the axes are told apart, else as it is."""
+    for pattern, axes in input_axes.items():
+        if re.search(pattern, name):
+            if not 0 < axes < len(shape):
+                raise UserError(f"input_axes: {name} has {len(shape)} axes, of which {axes} cannot be inputs")
+            return math.prod(shape[:axes]), math.prod(shape[axes:])
+    return shape
+
+
+def check(
+    config: RunConfig, problem: Problem, shapes: Mapping[str, tuple], steps_per_epoch: int | None, outputs: str
+) -> None:
+    """Refuse what a loop that is not ours cannot do."""
+    if "levels" in RECIPES[config.method]:
+        raise UserError(f"method={config.method} trains in levels, with a clock of its own: use launch/train.py")
+    first = config.initial_topology
+    if first is not None and first not in (*DRAWN, "magnitude") and not first.startswith(FILE):
+        raise UserError(f"initial_topology={first} needs data: make masks by sparse_jax.training.scores for init()")
+    if config.allocation == "uniform_dense_first":
+        raise UserError("allocation=uniform_dense_first: a pytree has no first layer; use uniform, and dense_layers")
+    if config.allocation == "global":
+        raise UserError("allocation=global: give init() masks that were ranked together")
+    if isinstance(config.interval, str) and "epoch" in config.interval and not steps_per_epoch:
+        raise UserError(f"method={config.method} updates every {config.interval}: give steps_per_epoch, or interval")
+    if (config.ablation or config.importance_pruning) and outputs not in shapes:
+        raise UserError(f"outputs={outputs!r} is to name the leaf of the network's outputs: {', '.join(shapes)}")
+    by_axes = config.structure not in (None, "none") or config.importance_pruning
+    by_axes = by_axes or first not in (None, "random", "bernoulli", "magnitude") or "path3" in (config.grow_score or "")
+    viewed = [name for name in problem.masked if problem.kernels[name] != shapes[name]]
+    if viewed and by_axes:
+        raise UserError(f"input_axes count for the allocation only: {viewed[0]} has no structure, first masks or paths")
+
+
+def check_masks(rule: Rule, shapes: Mapping[str, tuple], start: Mapping[str, int], masks: Masks) -> None:
+    """Refuse masks that are not those of the layers, or not what the method begins with; traced ones by shape only.
+
+    Args:
+      rule: the method.
+      shapes: of the layers that have a mask.
+      start: the connections that the settings give each at the first step.
+      masks: given by the user.
+    """
+    if masks.keys() != shapes.keys():
+        raise UserError(f"masks of {', '.join(sorted(masks))}: the layers are {', '.join(shapes)}")
+    for name, mask in masks.items():
+        if mask.shape != shapes[name]:
+            raise UserError(f"the mask of {name} is {mask.shape}, its weights are {shapes[name]}")
+        if mask.dtype != bool:
+            raise UserError(f"the mask of {name} is {mask.dtype}, not bool")
+        if isinstance(mask, jax.core.Tracer):  # nothing is known of it but its shape
+            continue
+        if not mask.any():
+            raise UserError(f"the mask of {name} has no connection")
+        everywhere = to_units(rule.pattern, mask).any((1, 2)).all() or rule.update == "never"
+        if not (everywhere and keeps(rule.pattern, np.asarray(mask))):
+            raise UserError(f"the mask of {name} does not keep the structure in every group of connections")
+        count = int(mask.sum())
+        if rule.count != "constant" and count != start[name]:
+            raise UserError(f"the mask of {name} has {count} connections, and the method begins with {start[name]}")
