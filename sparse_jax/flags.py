@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -281,6 +282,8 @@ def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except BrokenPipeError:  # who read has seen enough, as `| head`
+        os._exit(128 + signal.SIGPIPE)
     except OSError as error:
         print(f"{program}: {error}; once there is room to write, the same command continues", file=sys.stderr)
         sys.stderr.flush()

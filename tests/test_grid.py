@@ -429,6 +429,16 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_shows_every_value_that_a_cohort_has(capsys):
+    asked = {"method": ["chts", "mest"], "temperature": [0.0, 1.0], "gradient_weight": [1.0, 2.0], "epochs": [2]}
+    assert train_study(make_grid(**asked, learning_rate=[0.1, 0.2], dry_run=True, workdir="w")) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any("chts – 0, 1 0.1, 0.2 4" in row for row in rows)
+    assert any("mest 1, 2 – 0.1, 0.2 4" in row for row in rows)
+    assert train_study(make_grid(structure=["2:4"], dense_layers=["output"], dry_run=True, workdir="w")) == 0
+    assert "2:4 – 0.5000 dense_0" in " ".join(capsys.readouterr().out.split())
+
+
 def test_planning_takes_no_time_for_a_long_training(tmp_path):
     train = [sys.executable, REPOSITORY / "launch" / "train.py", "--epochs=200000000", "--dry_run"]
     result = subprocess.run(train, cwd=tmp_path, capture_output=True, timeout=5)

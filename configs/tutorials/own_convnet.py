@@ -1,6 +1,6 @@
 """Sparse training of your own network in your own loop: a convolutional network with batch norm, by RigL.
 
-    python configs/tutorials/own_convnet.py
+    python configs/tutorials/own_convnet.py      (with sparse_jax installed: pip install -e .)
 
 Three lines make a dense training loop a sparse one: `make_sparsifier`, `init`, and the choice between `step` and
 `update`. Batch norm, biases and the optimiser need nothing: only the kernels that `layers` finds get masks.
@@ -33,8 +33,9 @@ def main() -> float:
     """Train at 95 % sparsity; returns the accuracy on the images that training has not seen."""
     digits = load_digits()
     x, y = jnp.float32(digits.images / 16)[..., None], jnp.int32(digits.target)
-    model, key = ConvNet(), jax.random.key(0)
-    variables = model.init(key, x[:1], train=False)
+    model = ConvNet()
+    key, init_key, batch_key = jax.random.split(jax.random.key(0), 3)  # the sparsifier has one of its own
+    variables = model.init(init_key, x[:1], train=False)
     params, batch_stats = variables["params"], variables["batch_stats"]
 
     # The first convolution stays dense; all other kernels share the connections as Erdős-Rényi-Kernel has them.
@@ -52,7 +53,7 @@ def main() -> float:
 
     @jax.jit
     def gradients(params, batch_stats, step):
-        rows = jax.random.randint(jax.random.fold_in(key, step), (BATCH,), 0, TRAIN)
+        rows = jax.random.randint(jax.random.fold_in(batch_key, step), (BATCH,), 0, TRAIN)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": batch_stats}

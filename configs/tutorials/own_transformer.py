@@ -1,6 +1,6 @@
 """Sparse training of a small transformer in your own loop, by SET, with the whole loop compiled.
 
-    python configs/tutorials/own_transformer.py
+    python configs/tutorials/own_transformer.py      (with sparse_jax installed: pip install -e .)
 
 Attention kernels of flax have three axes: `input_axes` says which of them are inputs, so that the allocation sees the
 matrices they are. The steps between two topology updates run in one compiled `lax.fori_loop`.
@@ -37,8 +37,9 @@ def main() -> float:
     """Train at 80 % sparsity; returns the accuracy on the images that training has not seen."""
     digits = load_digits()
     x, y = jnp.float32(digits.images / 16), jnp.int32(digits.target)
-    model, key = Transformer(), jax.random.key(0)
-    params = model.init(key, x[:1])["params"]
+    model = Transformer()
+    key, init_key, batch_key = jax.random.split(jax.random.key(0), 3)  # the sparsifier has one of its own
+    params = model.init(init_key, x[:1])["params"]
     sparsifier = make_sparsifier(
         params,
         optax.adamw(optax.cosine_decay_schedule(3e-3, STEPS)),
@@ -51,7 +52,7 @@ def main() -> float:
     )
 
     def gradients(params, step):
-        rows = jax.random.randint(jax.random.fold_in(key, step), (BATCH,), 0, TRAIN)
+        rows = jax.random.randint(jax.random.fold_in(batch_key, step), (BATCH,), 0, TRAIN)
 
         def loss_fn(params):
             logits = model.apply({"params": params}, x[rows])

@@ -99,7 +99,8 @@ def _plan_row(cohort: Cohort, names: Sequence[str]) -> list[str]:
     span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} … {counts[-1]:,}"
     megabytes = len(cohort.runs) * _bytes_per_run(first) / 2**20
     sizes = [str(len(cohort.runs)), f"{first.problem.steps:,}", span, f"{megabytes:,.1f} MB"]
-    return [*_setting_cells(first, names), *sizes]
+    cells = zip(*(_setting_cells(run, names) for run in cohort.runs), strict=True)  # the dynamic ones may differ
+    return [*(", ".join(dict.fromkeys(values)) for values in cells), *sizes]
 
 
 def print_plan(console: Console, study: Study) -> None:
@@ -116,6 +117,13 @@ def print_plan(console: Console, study: Study) -> None:
     _print_layers(console, study)
 
 
+def _counted_by(run: Run) -> str:
+    """What says how many connections the layers have."""
+    if run.config.allocation is not None:
+        return run.config.allocation
+    return "file" if run.masks else "map" if run.config.layer_sparsity else run.config.structure
+
+
 def _print_layers(console: Console, study: Study) -> None:
     levels = {}
     for run in study.runs:
@@ -129,7 +137,7 @@ def _print_layers(console: Console, study: Study) -> None:
         table.add_column(name, justify="left" if name in ("allocation", "layer", "shape") else "right")
     for run in levels.values():
         head = [
-            run.config.allocation,
+            _counted_by(run),
             "–" if run.allocation.epsilon is None else f"{run.allocation.epsilon:.4g}",
             f"{sparsity(run, sum(run.allocation.counts.values())):.4f}",
         ]
