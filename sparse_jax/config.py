@@ -143,8 +143,8 @@ class RunConfig:
     )
     initial_topology: str | None = setting(
         AUTO, "initial", "3 topology",
-        "First masks: drawn, from a score of the untrained network, or file:PATH of masks (each finished run of a "
-        "study has them in runs/RUN/masks.npz); auto: the method's.",
+        "First masks: drawn, from a score of the untrained network, or file:PATH of masks, or of a finished "
+        "run (its folder WORKDIR/runs/RUN has them in masks.npz); auto: the method's.",
         choices=INITIAL_TOPOLOGIES, grid=True, auto=True,
     )
     rewiring: float | None = setting(

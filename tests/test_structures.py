@@ -85,7 +85,7 @@ def test_a_structure_is_kept_to_the_end(world, method, structure):
 def test_the_masks_of_a_run_are_the_first_and_the_last_of_a_static_one(world):
     folder, runs = world
     sources = [runs["set_magnitude", "4x4"], runs["srigl", "fan_in"]]
-    files = [f"file:{done.file}" for done in sources]
+    files = [f"file:{sources[0].file}", f"file:{sources[1].file.parent}"]  # or the folder of the run
     static = finished(folder / "again", initial_topology=files, method=["static"])
     assert [after.row["initial_topology"] for after in static] == files
     for before, after in zip(sources, static, strict=True):

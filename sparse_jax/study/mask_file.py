@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sparse_jax.errors import UserError
-from sparse_jax.study.store import write_atomic
+from sparse_jax.study.store import MASKS, write_atomic
 
 FILE = "file:"  # before the path, where a setting names a mask file
 BITS, SHAPE = "bits:", "shape:"
@@ -46,12 +46,14 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, Any]) -> None:
 
 
 def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Layer name -> bool array, as `save_masks` or np.savez wrote them.
+    """Layer name -> bool array, as `save_masks` or np.savez wrote them; of a folder, those of the run that it is.
 
     Raises:
       UserError: the file is absent, damaged, or holds something else; one line that names it.
     """
     path = Path(path)
+    if path.is_dir():
+        path /= MASKS
     try:
         content = path.read_bytes()
     except OSError as error:
