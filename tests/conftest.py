@@ -15,6 +15,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set for the workers and sub
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_dropped():
+    """A compiled program holds some of the 65,530 memory maps that Linux gives a process: without this they run out."""
+    yield
+    jax.clear_caches()
