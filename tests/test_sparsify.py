@@ -315,3 +315,44 @@ def test_an_update_asks_for_what_it_needs():
         network = sparsifier.init(jax.random.key(0), params)
         with pytest.raises(UserError, match=message):
             sparsifier.update(jax.random.key(0), 9, network, params)
+
+
+def test_the_optimiser_sees_the_gradients_of_the_trained_connections_only():
+    """As what clips by the norm of all gradients has to."""
+    params = {"kernel": jnp.ones((10, 10)), "bias": jnp.ones(10)}
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+    sparsifier = make_sparsifier(params, clipped, steps=30, method="static", sparsity=0.7)
+    network = sparsifier.init(jax.random.key(0), params)
+    grads = {"kernel": jnp.full((10, 10), 3.0), "bias": jnp.zeros(10)}
+    after = sparsifier.step(jax.random.key(0), 0, network, grads)
+    mask = np.asarray(network.topology.masks["kernel"])
+    moved = (1 - np.asarray(after.params["kernel"]))[mask]
+    np.testing.assert_allclose(np.linalg.norm(moved), 1, rtol=1e-5)  # of 30 connections, not of 100
+
+
+def test_accset_shrinks_by_what_accuracy_gains_over_its_best():
+    params = {"kernel": jnp.ones((100, 100))}
+    settings = {"method": "accset", "sparsity": 0.9, "interval": 2, "shrink_rate": 1.0, "drop_fraction": 0.5}
+    sparsifier = make_sparsifier(params, optax.sgd(0.0), steps=30, **settings)
+    network, counts = sparsifier.init(jax.random.key(0), params), []
+    for step, accuracy in enumerate((0.5, 0.6, 0.55, 0.6, 0.8)):
+        network = sparsifier.update(jax.random.key(0), step, network, params, accuracy=accuracy)
+        counts.append(sparsifier.connections(network)["kernel"])
+    assert counts == [1000, 900, 900, 900, 720]  # 10 % of 1000 are gone for 0.1, 20 % of 900 for 0.2
+
+
+def test_top_kast_keeps_the_slots_of_what_it_goes_on_training():
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.asarray(rng.normal(size=(20, 20)), jnp.float32)}
+    sparsifier = make_sparsifier(params, optax.sgd(0.01, 0.9), steps=30, method="top_kast", sparsity=0.8)
+    before = sparsifier.init(jax.random.key(0), params)
+    grads = {"kernel": jnp.asarray(rng.normal(size=(20, 20)), jnp.float32)}
+    stepped = sparsifier.step(jax.random.key(0), 0, before, grads)
+    after = sparsifier.update(jax.random.key(0), 0, before, grads)
+    both = np.asarray(before.topology.backward["kernel"] & after.topology.backward["kernel"])
+    unused = both & ~np.asarray(after.topology.masks["kernel"])
+    slots = [np.asarray(jax.tree.leaves(network.opt_state)[0]) for network in (stepped, after)]
+    assert unused.sum() > 50
+    assert slots[1][unused].all()
+    np.testing.assert_array_equal(slots[0][both], slots[1][both])
+    assert not slots[1][~both].any()
