@@ -156,6 +156,11 @@ REFUSED = {
     "--structure=fan_in --method=accset": ["--method=accset", "--structure=none"],
     "--structure=2:4 --method=mest_soft": ["--method=mest_soft", "--drop_fraction=0.3", "--structure=2:4", "larger"],
     "--structure=5x5 --method=rigl --importance_pruning=0.1": ["--importance_pruning=0.1", "5x5", "5x1"],
+    "--method=gmp --scope=momentum": ["--scope=momentum", "--method=gmp", "--scope=layer"],
+    "--method=top_kast --scope=survivors": ["--scope=survivors", "--method=top_kast", "--scope=layer"],
+    "--method=mest_soft --scope=gradient": ["--scope=gradient", "--method=mest_soft", "--scope=layer"],
+    "--method=chts --structure=4x4": ["--drop_score=sampled_magnitude", "--structure=4x4", "magnitude"],
+    "--method=set,srigl --sparsity=0.9,0.999 --dense_layers=output": ["--sparsity=0.999", "--method=srigl", "at "],
     "--method=srigl --structure=none": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],
     "--method=srigl --structure=2:4": ["--ablation=0.3", "--structure=fan_in", "--ablation=0"],
     "--initial_topology=correlation --dense_layers=dense_0 --layer_sparsity=dense_1=0.9:output=0": [
