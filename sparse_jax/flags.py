@@ -1,7 +1,6 @@
 """One absl flag for every setting, and the frame of every launch program: one clear line for bad input."""
 
 import dataclasses
-import itertools
 import os
 import re
 import signal
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
-from sparse_jax.errors import UserError, unknown
-from sparse_jax.topology.patterns import parse_pattern
+from sparse_jax.config import RunConfig, StudyConfig, settings
+from sparse_jax.errors import UserError
+from sparse_jax.values import read, show
 
 BAD_INPUT = 2
 CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
@@ -28,119 +27,6 @@ class Grid(NamedTuple):
     axes: dict[str, tuple[Any, ...]]  # fields of RunConfig
     study: StudyConfig
     given: frozenset[str]
-
-
-def within(value: float, bounds: str) -> bool:
-    """Whether `value` lies in an interval such as "[0, 1)"; NaN never does, infinity only in a closed one."""
-    low, high = (float(end) for end in bounds[1:-1].split(","))
-    above = value >= low if bounds[0] == "[" else value > low
-    below = value <= high if bounds[-1] == "]" else value < high
-    return above and below
-
-
-def _number(text: str, read: Callable[[str], float], what: str, bounds: str) -> float:
-    try:
-        value = read(text.strip())
-    except ValueError:
-        raise ValueError(f"{text.strip()!r} is not {what}") from None
-    if not within(value, bounds):
-        raise ValueError(f"{text.strip()} is outside {bounds.replace('inf', '∞')}")
-    return value
-
-
-def _path(text: str, field: dataclasses.Field) -> str:
-    """The text itself, if it can be a path at all."""
-    if not text.strip():
-        raise ValueError("'' names neither a file nor a folder")
-    try:
-        text.encode()
-        Path(text).expanduser().exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{text} cannot be a path: {error}") from None
-    return text
-
-
-def _name(text: str, field: dataclasses.Field) -> str:
-    name, known = text.strip(), field.metadata["choices"]
-    if field.metadata.get("paths") and name.endswith(".npz"):
-        return _path(name, field)
-    if name in known:
-        return name
-    paths = " (or the path of an .npz file)" if field.metadata.get("paths") else ""
-    raise ValueError(str(unknown(field.name, name, known)) + paths)
-
-
-def _interval(text: str, field: dataclasses.Field) -> str:
-    """The text itself: how many steps an epoch has depends on the data."""
-    match = re.fullmatch(r"(.*?)(epochs?)?", text.strip())
-    if match[2]:
-        least = "(0, inf)" if field.metadata["bounds"] == "[1, inf)" else field.metadata["bounds"]
-        _number(match[1] or "1", float, "a number of epochs", least)
-    else:
-        _number(match[1], int, "a number of steps, or of epochs as in 0.5epoch", field.metadata["bounds"])
-    return text.strip()
-
-
-def _structure(text: str, field: dataclasses.Field) -> str:
-    try:
-        parse_pattern(text.strip())
-    except UserError as error:
-        raise ValueError(str(error)) from None
-    return text.strip()
-
-
-def _initial(text: str, field: dataclasses.Field) -> str:
-    if text.strip().startswith("file:"):
-        _path(text.strip().removeprefix("file:"), field)
-        return text.strip()
-    try:
-        return _name(text, field)
-    except ValueError as error:
-        raise ValueError(f"{error}, or file:PATH of masks") from None
-
-
-def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
-    shares = tuple(_number(part, float, "a number", field.metadata["bounds"]) for part in text.split(":"))
-    if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
-        raise ValueError(f"{text.strip()} does not rise from share to share")
-    return shares
-
-
-def _bool(text: str, field: dataclasses.Field) -> bool:
-    try:
-        return flags.BooleanParser().parse(text.strip())
-    except ValueError:
-        raise ValueError(f"{text.strip()!r} is neither true nor false") from None
-
-
-# kind of a setting -> (text of one value, field) -> value; ValueError says what is wrong
-_READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
-    "text": lambda text, field: text,
-    "path": _path,
-    "name": _name,
-    "names": lambda text, field: tuple(_name(part, field) for part in text.split(":")),
-    "int": lambda text, field: _number(text, int, "an integer", field.metadata["bounds"]),
-    "float": lambda text, field: _number(text, float, "a number", field.metadata["bounds"]),
-    "fractions": _fractions,
-    "sizes": lambda text, field: tuple(
-        _number(part, int, "an integer", field.metadata["bounds"]) for part in text.split(",")
-    ),
-    "bool": _bool,
-    "interval": _interval,
-    "structure": _structure,
-    "initial": _initial,
-}
-
-
-def read_value(field: dataclasses.Field, value: Any) -> Any:
-    """One value of a setting: checked, and read from its text where it is text. Raises UserError."""
-    text = value.strip() if isinstance(value, str) else show(value)
-    if field.metadata.get("auto") and text == AUTO:
-        return AUTO
-    try:
-        return _READ[field.metadata["kind"]](text, field)
-    except ValueError as error:
-        raise UserError(f"{field.name}: {error}") from None
 
 
 class _Parser(flags.ArgumentParser):
@@ -159,15 +45,10 @@ class _Parser(flags.ArgumentParser):
         texts = argument.split(separator) if metadata["kind"] not in ("text", "path") else [argument]
         if len(texts) > 1 and not metadata.get("grid"):
             raise ValueError("takes one value, not a list")
-        values = tuple(self._one(text) for text in texts)
+        values = tuple(read(self.field, text) for text in texts)
         if len(set(values)) < len(values):
             raise ValueError("names a value twice")
         return values
-
-    def _one(self, text: str) -> Any:
-        if self.field.metadata.get("auto") and text.strip() == AUTO:
-            return AUTO
-        return _READ[self.field.metadata["kind"]](text, self.field)
 
     def flag_type(self) -> str:
         return self.field.metadata["kind"]
@@ -196,15 +77,6 @@ def _help(field: dataclasses.Field) -> str:
     if metadata.get("grid"):
         parts.append("[grid]")
     return " ".join(parts)
-
-
-def show(value: Any) -> str:
-    """A value as its flag writes it."""
-    if isinstance(value, tuple):
-        return (":" if isinstance(value[0], str | float) else ",").join(map(str, value))
-    if value is None:
-        return "not set"
-    return "none" if isinstance(value, str) and not value else str(value)
 
 
 def define(*classes: type) -> None:

@@ -11,6 +11,7 @@ The network's parameters are exactly zero outside its masks, its optimiser slots
 gradients at these parameters. `step` and `update` are pure and may be jitted; `configs/tutorials` has whole programs.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,15 +23,15 @@ import optax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
-from sparse_jax.study.foreign import as_matrix, check, check_masks, config_of, maskable
+from sparse_jax.study.foreign import check_masks, maskable, resolved
 from sparse_jax.study.mask_file import FILE
-from sparse_jax.study.resolve import connections_of, masks_of, settings_of, timed, without_updates
+from sparse_jax.study.resolve import left_out, masks_of
 from sparse_jax.topology.masks import Masks, select
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training.network import Network, descend, first_network, rewire
 from sparse_jax.training.parts import TOPOLOGY, UPDATE, WALK, course, make_rule, rates_of
-from sparse_jax.training.problem import Problem, masked_names
+from sparse_jax.training.problem import Problem
 from sparse_jax.training.scores import magnitude
 from sparse_jax.training.start import drawn_masks
 from sparse_jax.training.timeline import update_due
@@ -94,26 +95,14 @@ def make_sparsifier(
       **chosen: settings of the sections "topology" and "method" as launch/train.py --help names them: method="set",
         sparsity=0.9, interval=100, allocation="erk", drop_fraction=0.3, structure="2:4", ...
 
-    Returns:
-      the functions.
-
     Raises:
       UserError: for settings that do not exist, do not fit each other or that the method does not use, and names
-        that match no leaf.
+        that match no leaf. Warns where a structure leaves out connections because they do not divide.
     """
-    asked = config_of(chosen)
-    config = settings_of(asked)
     shapes = maskable(params, layers)
-    viewed = {name: as_matrix(name, shape, input_axes or {}) for name, shape in shapes.items()}
-    problem = Problem((), 0, 0, 0, 0, viewed, masked_names(config, viewed), steps_per_epoch or 0, steps)
-    check(config, problem, shapes, steps_per_epoch, outputs)
-    connections = connections_of(config, problem)
-    config = timed(config, problem, connections)
-    if notice := without_updates(config, problem, asked.interval):
-        raise UserError(f"{notice}; give an interval")
-    unused = [name for name in chosen if getattr(config, name) is None]
-    if unused:
-        raise UserError(f"{unused[0]}={chosen[unused[0]]!r} has no effect: method={config.method!r} does not use it")
+    config, problem, connections = resolved(chosen, shapes, input_axes or {}, steps, steps_per_epoch, outputs)
+    if notice := left_out(config, connections):
+        warnings.warn(notice, stacklevel=2)
     rule = make_rule(config, outputs, rates_of(config))
     if learning_rate is None and (rule.walks or rule.birth == "gradient"):
         raise UserError(f"{'method=deepr' if rule.walks else 'birth=gradient'} needs the learning_rate")

@@ -20,20 +20,25 @@ ARROWS = {
     "errors": set(),
     "config": {"errors"},
     "recipes": {"config"},
-    "flags": {"errors", "config", "topology"},
+    "values": {"errors", "config", "topology"},
+    "flags": {"errors", "config", "values"},
     "topology": {"errors"},
     "activations": {"errors", "config"},
     "models": {"errors", "config"},
     "data": {"errors", "config"},
     "sparse": {"errors", "config", "topology"},
     "training": {"errors", "config", "recipes", *INNER},
-    **{room: {"errors", "config", "recipes", "flags", "training", *INNER, *UPPER} for room in (*UPPER, "sparsify")},
+    **{
+        room: {"errors", "config", "recipes", "values", "flags", "training", *INNER, *UPPER}
+        for room in (*UPPER, "sparsify")
+    },
 }
 # ... and what of other people's packages
 PEERS = {
     "errors": set(),
     "config": set(),
     "recipes": set(),
+    "values": {"absl"},
     "flags": {"absl"},
     "topology": {"jax", "numpy"},
     "activations": {"jax", "flax"},
@@ -43,7 +48,7 @@ PEERS = {
     "sparsify": {"jax", "numpy", "optax"},
 }
 WITHOUT_JAX = (
-    "config", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
+    "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "models.shapes", "data.catalog", "data.splits", "training.problem", "training.timeline",

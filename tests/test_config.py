@@ -17,7 +17,6 @@ from sparse_jax.activations.by_layer import ACTIVATIONS
 from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import DATASETS
 from sparse_jax.data.normalization import NORMALIZATIONS
-from sparse_jax.flags import within
 from sparse_jax.models.registry import MODELS
 from sparse_jax.models.shapes import KERNELS
 from sparse_jax.recipes import METHOD_SETTINGS, NATURES, RECIPES, USED_BY
@@ -29,6 +28,7 @@ from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.redistribution import SHARES
 from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES
 from sparse_jax.training.optimizers import LR_SCHEDULES, OPTIMIZERS, make_optimizer
+from sparse_jax.values import within
 
 SETTINGS = settings(RunConfig) | settings(StudyConfig)
 RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))

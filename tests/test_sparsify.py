@@ -24,6 +24,8 @@ from sparse_jax.training.timeline import update_due
 from sparse_jax.training.train import make_train
 from tests.tiny import make_config, make_data, make_tiny_problem
 
+# Equal fan-ins do not divide the few connections of small layers; one test below expects the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.*what does not divide is left out")
 ANYWHERE = [method for method in METHODS if "levels" not in RECIPES[method]]
 STRONGER = {"noise": 0.05, "first_threshold": 0.1, "shrink_rate": 0.5}
 
@@ -210,6 +212,16 @@ def test_masks_may_be_given():
         sparsifier = make_sparsifier(params, optax.sgd(0.1), **(common | settings))
         with pytest.raises(UserError, match=message):
             sparsifier.init(jax.random.key(0), params, masks)
+
+
+def test_connections_that_a_structure_leaves_out_are_warned_of():
+    params = {"a": {"kernel": jnp.ones((4, 6))}, "b": {"kernel": jnp.ones((6, 2))}}
+    with pytest.warns(UserWarning, match="14 connections where 18 were asked for") as caught:
+        sparsifier = make_sparsifier(
+            params, optax.sgd(0.1), steps=10, method="set", sparsity=0.5, interval=2, structure="fan_in"
+        )
+    assert [warning.filename for warning in caught] == [__file__]
+    assert sum(sparsifier.connections(sparsifier.init(jax.random.key(0), params)).values()) == 14
 
 
 OTHERS = {

@@ -10,13 +10,14 @@ import numpy as np
 
 from sparse_jax.config import DRAWN, RunConfig, settings
 from sparse_jax.errors import UserError, unknown
-from sparse_jax.flags import read_value
 from sparse_jax.recipes import RECIPES
 from sparse_jax.study.mask_file import FILE
+from sparse_jax.study.resolve import Connections, connections_of, settings_of, timed, without_updates
 from sparse_jax.topology.masks import Masks, name_of
 from sparse_jax.topology.patterns import keeps, to_units
 from sparse_jax.topology.rule import Rule
-from sparse_jax.training.problem import Problem
+from sparse_jax.training.problem import Problem, masked_names
+from sparse_jax.values import read, show
 
 SETTINGS = {
     name: field
@@ -25,7 +26,31 @@ SETTINGS = {
 }
 
 
-def config_of(chosen: Mapping[str, Any]) -> RunConfig:
+def resolved(
+    chosen: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    input_axes: Mapping[str, int],
+    steps: int,
+    steps_per_epoch: int | None,
+    outputs: str,
+) -> tuple[RunConfig, Problem, Connections]:
+    """What keyword arguments amount to for kernels of these shapes; see `make_sparsifier`. Raises UserError."""
+    asked = _config(chosen)
+    config = settings_of(asked)
+    viewed = {name: _as_matrix(name, shape, input_axes) for name, shape in shapes.items()}
+    problem = Problem((), 0, 0, 0, 0, viewed, masked_names(config, viewed), steps_per_epoch or 0, steps)
+    _check(config, problem, shapes, steps_per_epoch, outputs)
+    connections = connections_of(config, problem)
+    config = timed(config, problem, connections)
+    if notice := without_updates(config, problem, asked.interval):
+        raise UserError(f"{notice}; give an interval")
+    for name in chosen:
+        if getattr(config, name) is None:
+            raise UserError(f"{name}={chosen[name]!r} has no effect: method={config.method!r} does not use it")
+    return config, problem, connections
+
+
+def _config(chosen: Mapping[str, Any]) -> RunConfig:
     """The configuration that keyword arguments ask for. Raises UserError for a name or a value that is none."""
     values = {}
     for name, value in chosen.items():
@@ -33,9 +58,13 @@ def config_of(chosen: Mapping[str, Any]) -> RunConfig:
             raise unknown("setting", name, SETTINGS)
         if isinstance(value, Mapping):
             value = ":".join(f"{layer}={level}" for layer, level in value.items())
-        if not isinstance(value, str | bool) and np.ndim(value):
+        if np.ndim(value):
             raise UserError(f"{name}={value!r}: one value, not several")
-        values[name] = read_value(SETTINGS[name], value.item() if hasattr(value, "item") else value)
+        value = value.item() if hasattr(value, "item") else value
+        try:
+            values[name] = read(SETTINGS[name], value if isinstance(value, str) else show(value))
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from None
     return RunConfig(**values)
 
 
@@ -57,7 +86,7 @@ def maskable(params: Any, layers: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def as_matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int]) -> tuple[int, ...]:
+def _as_matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape that the allocation sees: inputs × outputs where the axes are told apart, else as it is."""
     for pattern, axes in input_axes.items():
         if re.search(pattern, name):
@@ -67,7 +96,7 @@ def as_matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int]) 
     return shape
 
 
-def check(
+def _check(
     config: RunConfig, problem: Problem, shapes: Mapping[str, tuple], steps_per_epoch: int | None, outputs: str
 ) -> None:
     """Refuse what a loop that is not ours cannot do."""

@@ -13,22 +13,23 @@ from sparse_jax.config import AUTO, DYNAMIC, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import DatasetInfo, describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
-from sparse_jax.flags import Grid, show
+from sparse_jax.flags import Grid
 from sparse_jax.recipes import USED_BY
 from sparse_jax.study.resolve import (
     COUNTED_BY,
     Connections,
     connections_of,
+    left_out,
     settings_of,
     timed,
     without_updates,
 )
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
+from sparse_jax.values import show
 
 LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
 MOST_NAMES = 6  # that a message lists as a remedy
-NEARLY = 0.99  # of the connections asked for: fewer are worth a notice
 
 
 class Run(NamedTuple):
@@ -138,18 +139,8 @@ def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, 
         )
     connections = connections_of(config, problem)
     config = timed(config, problem, connections)
-    return config, problem, connections, [without_updates(config, problem, point.interval), _short(config, connections)]
-
-
-def _short(config: RunConfig, connections: Connections) -> str | None:
-    """A notice where structures or equal degrees leave a network sparser than asked."""
-    found, asked = sum(connections.allocation.counts.values()), connections.allocation.asked
-    if asked is None or found >= NEARLY * asked:
-        return None
-    return (
-        f"{config.method}: {found:,} connections where {asked:,} were asked for: --structure={config.structure} with "
-        f"--initial_topology={config.initial_topology} has as many in every group, what does not divide is left out"
-    )
+    notices = [without_updates(config, problem, point.interval), left_out(config, connections)]
+    return config, problem, connections, notices
 
 
 def make_study(grid: Grid) -> Study:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from sparse_jax.config import AUTO, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
-from sparse_jax.flags import show
 from sparse_jax.recipes import NATURES, RECIPES, USED_BY
 from sparse_jax.study.conflicts import refuse_conflicts
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
@@ -19,7 +18,9 @@ from sparse_jax.topology.allocation import Allocation
 from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.timeline import level_steps, stop_step, updates
+from sparse_jax.values import show
 
+NEARLY = 0.99  # of the connections asked for: fewer are worth a notice
 # What says how many connections a run has, instead of a sparsity or an epsilon and an allocation: whether a value does.
 COUNTED_BY: dict[str, Callable[[str], bool]] = {
     "initial_topology": lambda value: value.startswith(FILE),
@@ -194,6 +195,17 @@ def without_updates(config: RunConfig, problem: Problem, asked: str) -> str | No
         shown = config.interval if asked == AUTO else asked
         raise UserError(f"--interval={shown} leaves no topology update: {room}; {longest}")
     return f"{config.method} updates every {config.interval} steps, but {room}: it trains without any"
+
+
+def left_out(config: RunConfig, connections: Connections) -> str | None:
+    """A notice where structures or equal degrees leave a network sparser than asked."""
+    found, asked = sum(connections.allocation.counts.values()), connections.allocation.asked
+    if asked is None or found >= NEARLY * asked:
+        return None
+    return (
+        f"{config.method}: {found:,} connections where {asked:,} were asked for: --structure={config.structure} with "
+        f"--initial_topology={config.initial_topology} has as many in every group, what does not divide is left out"
+    )
 
 
 def _levelled(config: RunConfig, problem: Problem, connections: Connections) -> RunConfig:

@@ -5,9 +5,9 @@ import math
 from typing import Any
 
 from sparse_jax.config import RunConfig
-from sparse_jax.flags import show
 from sparse_jax.study.grid import Run
 from sparse_jax.topology.paths import Connectivity
+from sparse_jax.values import show
 
 # The columns of results.csv that come first; the other settings of the run follow.
 LEADING = (

@@ -7,12 +7,13 @@ from typing import Any
 
 from sparse_jax.config import AUTO, StudyConfig, settings
 from sparse_jax.errors import UserError
-from sparse_jax.flags import Grid, show
+from sparse_jax.flags import Grid
 from sparse_jax.study.grid import Study, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
+from sparse_jax.values import show
 
 
 def identity(grid: Grid) -> dict[str, Any]:
