@@ -171,10 +171,11 @@ def _plain_loop(steps: int) -> Callable[[], float]:
     import numpy as np
     import optax
 
+    from sparse_jax.models.layers import make_layers
     from sparse_jax.models.mlp import MLP
 
     x, y = _images()
-    model = MLP((300, 100), 10, lambda i: nn.relu, 0.0)
+    model = MLP((300, 100), 10, lambda i: nn.relu, make_layers("glorot_uniform", "float32"), 0.0)
     tx = optax.sgd(0.05, momentum=0.9)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

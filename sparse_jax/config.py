@@ -9,15 +9,30 @@ import dataclasses
 from typing import Any
 
 DATASETS = (
-    "digits", "synthetic", "mnist", "fashion_mnist", "cifar10", "madelon", "coil20", "prostate_ge",
-    "basehock", "leukemia", "colon", "lung_small",
+    "digits", "synthetic", "separable", "two_spirals", "madelon_like", "mnist", "fashion_mnist", "kmnist",
+    "emnist/balanced", "emnist/byclass", "emnist/bymerge", "emnist/digits", "emnist/mnist", "cifar10", "cifar100",
+    "svhn_cropped", "imagenet_resized/8x8", "imagenet_resized/16x16", "imagenet_resized/32x32",
+    "imagenet_resized/64x64", "madelon", "coil20", "prostate_ge", "basehock", "leukemia", "colon", "lung_small",
+)  # fmt: skip
+DATASET_FILES = (".npz", ".csv")  # how the path of a data set ends
+NORMALIZATIONS = ("none", "unit", "symmetric", "zscore", "channel_zscore", "global_zscore", "per_sample", "l2")
+MODELS = (
+    "mlp", "lenet_300_100", "lenet5", "lenet5_alford", "lenet5_safs", "vgg11", "vgg16", "vgg19", "resnet18",
+    "resnet34", "wide_resnet", "efficientnet_b0", "lstm", "gru", "transformer",
 )
-NORMALIZATIONS = ("none", "unit", "symmetric", "zscore", "global_zscore", "per_sample", "l2")
-MODELS = ("mlp",)
+INITIALIZERS = (
+    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal",
+)
+FANS = ("dense", "active")
+GATES = ("sigmoid", "hard_sigmoid")
+DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = (
-    "relu", "leaky_relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "softsign", "softplus",
-    "srelu", "all_relu", "prelu", "linear",
-)
+    "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "swish", "hardswish", "mish", "tanh", "hardtanh", "sigmoid",
+    "hard_sigmoid", "softsign", "softplus", "logsigmoid", "symlog", "symexp", "sin", "cos", "sin_pi", "cos_pi", "step",
+    "gaussian", "negation", "abs", "elish", "hard_elish", "linear", "all_relu",
+    "srelu", "prelu", "swish_beta", "acon", "tanhsoft_1", "tanhsoft_2", "srs", "falu",  # learnable
+)  # fmt: skip
+ACTIVATION_SCALES = ("fixed", "layer", "neuron")
 METHODS = (
     "dense", "static", "set", "set_magnitude", "accset", "accset_level", "rigl", "snfs", "deepr", "dsr", "itop_random",
     "itop_gradient", "itop_unexplored", "mest", "mest_soft", "gmp", "granet", "top_kast", "ac_dc", "srigl", "chts",
@@ -57,10 +72,11 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
         bool, sizes, fractions, interval, structure, initial.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
-      **metadata: `choices` (known names), `bounds` (an interval such as "[0, 1)"), `auto` (True: the
-        word auto is allowed), `grid` (True: a comma list of values spans an axis of the study),
-        `dynamic` (True: only data to the compiled program), `rate` (True: dynamic, and a number that the topology
-        or the method uses as it is), `affects` (False: no influence on results).
+      **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name),
+        `bounds` (an interval such as "[0, 1)"), `auto` (True: the word auto is allowed), `grid` (True: a comma
+        list of values spans an axis of the study), `dynamic` (True: only data to the compiled program), `rate`
+        (True: dynamic, and a number that the topology or the method uses as it is), `affects` (False: no
+        influence on results).
     """
     return dataclasses.field(
         default=default, metadata={"kind": kind, "section": section, "help": help, "affects": True, **metadata}
@@ -72,8 +88,8 @@ class RunConfig:
     """One run. The value `None` means: not used by this run (`dense` has no sparsity)."""
 
     dataset: str = setting(
-        "digits", "name", "1 data", "Data set by name, or the path of an .npz file.",
-        choices=DATASETS, grid=True, paths=True,
+        "digits", "name", "1 data", "Data set by name, or the path of an .npz or .csv file.",
+        choices=DATASETS, grid=True, paths=DATASET_FILES,
     )
     train_size: int = setting(
         0, "int", "1 data", "Examples of the training split to use, stratified; 0 is all.", bounds="[0, inf)"
@@ -90,21 +106,78 @@ class RunConfig:
     )
 
     model: str = setting("mlp", "name", "2 model", "Network.", choices=MODELS, grid=True)
-    hidden_sizes: tuple[int, ...] = setting(
-        (300, 100), "sizes", "2 model",
-        "Widths of the hidden layers, such as 300,100; a semicolon separates several networks.",
-        bounds="[1, inf)", grid=True,
+    hidden_sizes: tuple[int, ...] | None = setting(
+        AUTO, "sizes", "2 model",
+        "Widths of the hidden layers, such as 300,100, of lstm and gru their units; a semicolon separates several "
+        "networks; auto: the model's.",
+        bounds="[1, inf)", grid=True, auto=True,
+    )
+    depth: int | None = setting(
+        AUTO, "int", "2 model", "Depth of wide_resnet as in WRN-22-2, blocks of transformer; auto: 22, and 4.",
+        bounds="[1, 10000]", grid=True, auto=True,
+    )
+    width: float | None = setting(
+        AUTO, "float", "2 model",
+        "Factor of the channels of vgg, resnet, wide_resnet and efficientnet, and of the 64 features of transformer; "
+        "auto: 1, of wide_resnet 2.",
+        bounds="(0, 1000]", grid=True, auto=True,
+    )
+    heads: int | None = setting(
+        4, "int", "2 model", "Attention heads of transformer.", bounds="[1, 10000]", grid=True
+    )
+    patch_size: int | None = setting(
+        4, "int", "2 model", "Side of the patches of transformer.", bounds="[1, 10000]", grid=True
     )
     activation: tuple[str, ...] = setting(
-        ("relu",), "names", "2 model", "Activation function; relu:tanh:relu names one a hidden layer.",
-        choices=ACTIVATIONS, grid=True,
+        AUTO, "names", "2 model",
+        "Activation function; relu:tanh:relu names one a hidden layer; auto: relu, of lstm and gru tanh, of "
+        "efficientnet_b0 swish, of transformer gelu.",
+        choices=ACTIVATIONS, grid=True, auto=True,
+    )
+    gate_activation: str | None = setting(
+        "sigmoid", "name", "2 model", "Function of the gates of lstm, gru and efficientnet_b0.",
+        choices=GATES, grid=True,
+    )
+    relu_logits: bool = setting(
+        False, "bool", "2 model", "Pass the outputs through ReLU before the loss, as Alford et al. did.", grid=True
+    )
+    initializer: str = setting(
+        AUTO, "name", "2 model",
+        "First weights of the kernels; auto: he_normal of vgg, resnet, wide_resnet and efficientnet, else "
+        "glorot_uniform.",
+        choices=INITIALIZERS, grid=True, auto=True,
+    )
+    init_fan: str | None = setting(
+        "dense", "name", "2 model",
+        "Connections that the initialiser counts: those of the dense layer, or the active ones of each neuron.",
+        choices=FANS, grid=True,
+    )
+    dtype: str = setting(
+        "float32", "name", "2 model", "Type of the network's arithmetic; parameters, loss and optimiser are float32.",
+        choices=DTYPES, grid=True,
     )
     all_relu_alpha: float | None = setting(
         0.6, "float", "2 model", "Slope of all_relu: 0.6 for MNIST, 0.75 for CIFAR-10 in its paper.",
         bounds="(0, inf)", grid=True,
     )
+    activation_alpha: float = setting(
+        1.0, "float", "2 model", "The alpha of alpha h(beta x), for any activation function h; 1 leaves h as it is.",
+        bounds="(0, 1000]", grid=True,
+    )
+    activation_beta: float = setting(
+        1.0, "float", "2 model", "The beta of alpha h(beta x), for any activation function h; 1 leaves h as it is.",
+        bounds="(0, 1000]", grid=True,
+    )
+    activation_scale: str = setting(
+        "fixed", "name", "2 model",
+        "Whether alpha and beta of alpha h(beta x) are fixed, or trained: one pair a layer, or a neuron.",
+        choices=ACTIVATION_SCALES, grid=True,
+    )
     dropout: float = setting(
-        0.0, "float", "2 model", "Dropout rate after each hidden activation.", bounds="[0, 1)", grid=True
+        0.0, "float", "2 model",
+        "Dropout rate: after hidden dense layers, within the blocks of wide_resnet and transformer, between recurrent "
+        "layers, else before the output.",
+        bounds="[0, 1)", grid=True,
     )
 
     sparsity: float | None = setting(

@@ -9,8 +9,8 @@ class UserError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name outside a family: suggests the nearest name and lists them all."""
+    """The error for a name outside a family: suggests the first it begins, or the nearest, and lists them all."""
     known = tuple(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = [other for other in known if other.startswith(f"{name}/")] or difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")

@@ -82,8 +82,14 @@ def _help(field: dataclasses.Field) -> str:
 def define(*classes: type) -> None:
     """Define a flag for every setting of the given config classes, under the section of its help."""
     for cls in classes:
-        for field in settings(cls).values():
-            flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
+        for name in settings(cls):
+            define_setting(cls, name)
+
+
+def define_setting(cls: type, name: str) -> flags.FlagHolder:
+    """Define the flag of one setting; the holder's value is a tuple, as long as its axis."""
+    field = settings(cls)[name]
+    return flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
 
 
 def parse(argv: Sequence[str], *, positional: bool = False) -> list[str]:

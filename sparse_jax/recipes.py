@@ -71,6 +71,33 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_LENET = {"activation": ("relu",), "initializer": "glorot_uniform"}
+_CONVOLUTIONAL = {"activation": ("relu",), "initializer": "he_normal", "width": 1.0}
+_RECURRENT = {
+    "hidden_sizes": (128,), "activation": ("tanh",), "initializer": "glorot_uniform", "gate_activation": None,
+}  # fmt: skip
+
+MODEL_RECIPES: dict[str, dict[str, Any]] = {
+    "mlp": _LENET | {"hidden_sizes": (300, 100)},
+    "lenet_300_100": _LENET,
+    "lenet5": _LENET,
+    "lenet5_alford": _LENET,
+    "lenet5_safs": _LENET,
+    "vgg11": _CONVOLUTIONAL,
+    "vgg16": _CONVOLUTIONAL,
+    "vgg19": _CONVOLUTIONAL,
+    "resnet18": _CONVOLUTIONAL,
+    "resnet34": _CONVOLUTIONAL,
+    "wide_resnet": _CONVOLUTIONAL | {"depth": 22, "width": 2.0},  # of Dettmers and Zettlemoyer 2019, and of RigL
+    "efficientnet_b0": _CONVOLUTIONAL | {"activation": ("swish",), "gate_activation": None},
+    "lstm": _RECURRENT,
+    "gru": _RECURRENT,
+    "transformer": _LENET | {
+        "activation": ("gelu",), "depth": 4, "width": 1.0, "heads": None, "patch_size": None,
+    },
+}  # fmt: skip
+
+
 class Nature(NamedTuple):
     """What other settings have to fit about a method. Its rule says the same, and a test holds them equal."""
 
@@ -101,12 +128,19 @@ def _one_of(*names: str) -> Callable[[Any], bool]:
     return lambda value: bool({*names}.intersection(value if isinstance(value, tuple) else (value,)))
 
 
+_ALWAYS = frozenset.intersection(*map(frozenset, MODEL_RECIPES.values()))  # settings that every model uses
+
 # Settings that only some values of other settings use: {setting: {other setting: whether its value does}}.
 USED_BY: dict[str, dict[str, Callable[[Any], bool]]] = {
     **{
         name: {"method": _one_of(*(method for method, used in METHOD_SETTINGS.items() if name in used))}
         for name in sorted(frozenset().union(*METHOD_SETTINGS.values()))
     },
+    **{
+        name: {"model": _one_of(*(model for model, used in MODEL_RECIPES.items() if name in used))}
+        for name in sorted(frozenset().union(*MODEL_RECIPES.values()) - _ALWAYS)
+    },
+    "init_fan": {"method": _one_of(*(method for method, used in METHOD_SETTINGS.items() if used))},
     "erk_power": {"allocation": _one_of("erk")},
     "rewiring": {"initial_topology": _one_of("small_world")},
     "degree_exponent": {"initial_topology": _one_of("scale_free")},

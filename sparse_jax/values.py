@@ -45,12 +45,12 @@ def _path(text: str, field: dataclasses.Field) -> str:
 
 
 def _name(text: str, field: dataclasses.Field) -> str:
-    name, known = text.strip(), field.metadata["choices"]
-    if field.metadata.get("paths") and name.endswith(".npz"):
+    name, known, endings = text.strip(), field.metadata["choices"], field.metadata.get("paths") or ()
+    if name.endswith(endings):
         return _path(name, field)
     if name in known:
         return name
-    paths = " (or the path of an .npz file)" if field.metadata.get("paths") else ""
+    paths = f" (or the path of an {' or '.join(endings)} file)" if endings else ""
     raise ValueError(str(unknown(field.name, name, known)) + paths)
 
 

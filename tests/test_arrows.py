@@ -51,7 +51,7 @@ WITHOUT_JAX = (
     "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
-    "models.shapes", "data.catalog", "data.splits", "training.problem", "training.timeline",
+    "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {
     "silu", "crelu", "celu", "glu", "mish", "softmax", "logsoftmax", "logsigmoid", "hardtanh", "relu6",

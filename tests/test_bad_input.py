@@ -37,7 +37,20 @@ NPZ = {  # what is wrong with a data set -> its arrays
     "gap": GOOD | {"y_train": np.arange(6) % 2 * 2},
     "one_class": GOOD | {"y_train": np.zeros(6, int)},
     "float_labels": GOOD | {"y_train": np.ones(6)},
+    "negative": GOOD | {"y_test": np.array([0, -1])},
     "stranger": GOOD | {"y_test": np.array([0, 7])},
+}
+ROWS = "a,b,label\n" + 6 * "1,2,p\n3,4,q\n"
+CSV = {  # what is wrong with a table -> its text
+    "nothing": ROWS, "ragged": f"{ROWS}5,p\n", "hole": f"{ROWS}5,,p\n", "text": f"{ROWS}5,x,p\n",
+    "nan": f"{ROWS}nan,6,p\n", "no_label": f"{ROWS}5,6,\n", "alone": f"{ROWS}5,6,r\n", "empty": "", "header": "a,b\n",
+    "one_class": "1,2,p\n3,4,p\n", "semicolons": "1;2;p\n3;4;q\n", "both": "1,2,y\n3,4,n\n5,6,y\n",
+}  # fmt: skip
+METADATA = {  # what is wrong with a TFDS folder -> its dataset_info.json, its features.json
+    "truncated": ('{"splits": [', "{}"),
+    "other_keys": ("{}", '{"featuresDict": {}}'),
+    "text_counts": ('{"splits": [{"name": "train", "shardLengths": ["many"]}]}', "{}"),
+    "list": ("[]", "[]"),
 }
 
 
@@ -54,6 +67,15 @@ class World:
             (given / folder).mkdir(parents=True)
         for name, arrays in NPZ.items():
             np.savez(given / f"{name}.npz", **arrays)
+        for name, text in CSV.items():
+            (given / f"{name}.csv").write_text(text)
+        (given / "utf16.csv").write_text(ROWS, "utf-16")
+        (given / "folder.csv").mkdir()
+        for name, texts in METADATA.items():
+            folder = given / name / "emnist" / "balanced" / "3.1.0"
+            folder.mkdir(parents=True)
+            for file, text in zip(("dataset_info.json", "features.json"), texts, strict=True):
+                (folder / file).write_text(text)
         (given / "truncated.npz").write_bytes((given / "nothing.npz").read_bytes()[:200])
         (given / "file").touch()
         (given / "file.npz").write_text("x_train")
@@ -97,7 +119,9 @@ REFUSED = {
     "--activation=relo": ["'relo'", "'relu'", "softplus"],
     "--activation=relu:tanhh": ["'tanhh'", "'tanh'"],
     "--method=set,rigle": ["'rigle'", "'rigl'", "static"],
-    "--dataset=mnits": ["'mnits'", "'mnist'", "digits", ".npz"],
+    "--dataset=mnits": ["'mnits'", "'mnist'", "digits", ".npz or .csv"],
+    "--dataset=emnist": ["'emnist'", "mean 'emnist/balanced'"],
+    "--dataset=emnist/letters": ["'emnist/letters'", "emnist/digits"],
     "--model=mpl": ["'mpl'", "'mlp'"],
     "--optimizer=sdg": ["'sdg'", "'sgd'", "adamw"],
     "--allocation=ekr": ["'ekr'", "'erk'", "uniform"],
@@ -265,9 +289,12 @@ REFUSED = {
     "--workdir=../given/foreign": ["foreign/config.json", "another --workdir"],
     "--data_dir=": ["--data_dir"],
     "--data_dir=~nosuchuser/data": ["data_dir", "~nosuchuser"],
-    "--dataset=mnist": ["mnist", "tensorflow_datasets/mnist", "tfds build mnist", "--data_dir="],
-    "--dataset=mnist --data_dir=nowhere": ["nowhere/mnist", "tfds build mnist --data_dir=nowhere"],
-    "--dataset=mnist --data_dir=../given": ["given/mnist/3.0.1", "tfds build mnist"],
+    "--dataset=mnist": ["tensorflow_datasets/mnist", "launch/prepare_data.py --dataset=mnist --data_dir="],
+    "--dataset=mnist --data_dir=nowhere": ["nowhere/mnist", "prepare_data.py --dataset=mnist --data_dir=nowhere"],
+    "--dataset=mnist --data_dir=../given": [
+        "given/mnist/3.0.1", "No such file", "remove that folder", "launch/prepare_data.py --dataset=mnist",
+    ],
+    "--dataset=emnist/balanced --data_dir=../given": ["no version of emnist/balanced in ../given/emnist/balanced"],
     f"--dataset=mnist --data_dir={LONG}": ["--data_dir", LONG],
     "--dataset=madelon --data_dir=nowhere": ["nowhere/madelon.npz", "numpy.savez", "x_train"],
     # data sets
@@ -288,7 +315,32 @@ REFUSED = {
     "--dataset=../given/gap.npz": ["gap.npz", "[0, 2]", "gap"],
     "--dataset=../given/one_class.npz": ["one_class.npz", "y_train"],
     "--dataset=../given/float_labels.npz": ["float_labels.npz", "y_train", "integers"],
+    "--dataset=../given/negative.npz": ["negative.npz", "y_test", "-1"],
     "--dataset=../given/stranger.npz": ["stranger.npz", "y_test", "7"],
+    "--dataset=../given/nothing.npz --validation_fraction=0.01": ["0.01 of 6 training", "nothing.npz", "use 0"],
+    "--dataset=../given/nothing.npz --validation_fraction=0.99": ["0.99 of 6 training", "nothing.npz", "none to train"],
+    "--dataset=../given/nothing.npz --test_size=3": ["3", "2 test examples of ../given/nothing.npz"],
+    "--dataset=gone.csv": ["no data set at gone.csv", "numbers and a label"],
+    "--dataset=../given/folder.csv": ["no data set at ../given/folder.csv"],
+    "--dataset=../given/utf16.csv": ["utf16.csv", "cannot be read as text"],
+    "--dataset=../given/ragged.csv": ["ragged.csv line 14", "2 columns", "3"],
+    "--dataset=../given/hole.csv": ["hole.csv line 14, column 2 (b) is empty"],
+    "--dataset=../given/text.csv": ["text.csv line 14, column 2 (b)", "'x' is no number"],
+    "--dataset=../given/nan.csv": ["nan.csv line 14, column 1 (a)", "not finite"],
+    "--dataset=../given/no_label.csv": ["no_label.csv line 14, column 3 (label)", "empty"],
+    "--dataset=../given/one_class.csv": ["one_class.csv column 3", "p", "two classes"],
+    "--dataset=../given/alone.csv": ["alone.csv line 14, column 3 (label)", "r", "a class needs two"],
+    "--dataset=../given/empty.csv": ["empty.csv line 1", "expected numbers and a label"],
+    "--dataset=../given/header.csv": ["header.csv has a header and no examples"],
+    "--dataset=../given/semicolons.csv": ["semicolons.csv line 1", "commas", "'1;2;p'"],
+    "--dataset=../given/both.csv": ["both.csv line 1", "'y' is also a label"],
+    "--dataset=../given/nothing.csv": ["--batch_size=128", "9 training examples"],
+    **{
+        f"--dataset=emnist/balanced --data_dir=../given/{name}": [
+            f"given/{name}/emnist/balanced/3.1.0 are damaged", "launch/prepare_data.py --dataset=emnist/balanced",
+        ]
+        for name in METADATA
+    },
     "--dataset=../given/nothing.npz": ["--batch_size=128", "5 training examples"],
 }
 
@@ -364,7 +416,9 @@ def test_a_path_without_its_file_prefix_is_told_of_it(world):
 
 
 GOOD_LINES = [
-    "", "--dataset=../given/nothing.npz --batch_size=5", "--epsilon=1e300", f"--method=gmp,granet,ac_dc {MAP}",
+    "", "--dataset=../given/nothing.npz --batch_size=5", "--dataset=../given/nothing.csv --batch_size=5",
+    "--dataset=two_spirals,separable", "--dataset=madelon_like --normalization=channel_zscore",
+    "--epsilon=1e300", f"--method=gmp,granet,ac_dc {MAP}",
     "--method=granet --allocation=uniform_dense_first --sparsity=0.3", "--method=lottery_ticket --levels=199",
     "--structure=fan_in --initial_topology=fan_in", "--method=accset --initial_topology=fan_in", NARROW,
     f"{NARROW} --structure=fan_in --method=static,rigl,mest",
@@ -463,7 +517,7 @@ def test_the_least_epsilon_named_is_accepted(world, allocation):
         ("--noresume", ["already holds a study", "another --workdir", "--noresume"]),
         ("--sparsity=0.8", ["--sparsity=not set", "0.8", "another --workdir"]),
         ("--batch_size=64,128", ["--batch_size=128", "64, 128"]),
-        ("--hidden_sizes=300", ["--hidden_sizes=300,100", "300"]),
+        ("--hidden_sizes=300", ["--hidden_sizes=auto", "300"]),
         ("--num_seeds=2", ["--num_seeds=1", "2"]),
     ],
 )

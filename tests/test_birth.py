@@ -19,7 +19,7 @@ from sparse_jax.training import optimizers
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.train import make_train
 from tests import oracle
-from tests.tiny import INTERVAL, SIZES, make_config, make_data, make_hyper, make_tiny_problem
+from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyper, make_tiny_problem
 
 # a survivor, a connection dropped and drawn again, a new one, one that was dropped, and one that never was
 WEIGHT, FRESH = np.float32([[0.7, -0.3, 0, 0.2, 0]]), np.float32([[5, 6, 7, 8, 9]])
@@ -85,7 +85,7 @@ def layers(before, after):
 @jax.jit
 def gradients(state, seed):
     """Of the loss at the masked weights, on the batch of the state's step."""
-    data, model = make_data(), MLP((14, 10), 3, lambda i: jax.nn.relu, 0.0)
+    data, model = make_data(), MLP((14, 10), 3, lambda i: jax.nn.relu, LAYERS, 0.0)
     key = jax.random.fold_in(jax.random.key(seed), ORDER)
     x, y = batch_at(data, key, state.step, n=SIZES[0], batch_size=8)
 

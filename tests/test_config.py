@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import pytest
 
 from sparse_jax import config
-from sparse_jax.activations.by_layer import ACTIVATIONS
+from sparse_jax.activations.by_layer import ACTIVATIONS, GATES
+from sparse_jax.activations.scaling import SCALES
 from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
-from sparse_jax.data.catalog import DATASETS
+from sparse_jax.data.catalog import DATASETS, FILES
 from sparse_jax.data.normalization import NORMALIZATIONS
+from sparse_jax.models.layers import DTYPES, INITIALIZERS
 from sparse_jax.models.registry import MODELS
-from sparse_jax.models.shapes import KERNELS
-from sparse_jax.recipes import METHOD_SETTINGS, NATURES, RECIPES, USED_BY
+from sparse_jax.models.shapes import OUTLINES
+from sparse_jax.recipes import METHOD_SETTINGS, MODEL_RECIPES, NATURES, RECIPES, USED_BY
 from sparse_jax.topology.allocation import ALLOCATIONS
 from sparse_jax.topology.birth import BIRTHS
 from sparse_jax.topology.criteria import DROP, GROW, by_sign
@@ -51,12 +53,14 @@ def values(value):
 @pytest.mark.parametrize(
     ("names", "family"),
     [
-        ("DATASETS", DATASETS), ("NORMALIZATIONS", NORMALIZATIONS), ("MODELS", MODELS), ("MODELS", KERNELS),
+        ("DATASETS", DATASETS), ("DATASET_FILES", FILES), ("NORMALIZATIONS", NORMALIZATIONS), ("MODELS", MODELS),
+        ("MODELS", OUTLINES), ("MODELS", MODEL_RECIPES), ("INITIALIZERS", INITIALIZERS), ("GATES", GATES),
+        ("DTYPES", DTYPES),
         ("ACTIVATIONS", ACTIVATIONS), ("METHODS", METHODS), ("ALLOCATIONS", ALLOCATIONS),
         ("DROP_SCHEDULES", DROP_SCHEDULES), ("DENSITY_SCHEDULES", DENSITY_SCHEDULES), ("DRAWN", INITIAL),
         ("DROP_SCORES", DROP), ("GROW_SCORES", GROW), ("SHARED", SHARES), ("BIRTHS", BIRTHS),
         ("METHODS", RECIPES), ("METHODS", NATURES), ("OPTIMIZERS", OPTIMIZERS), ("LR_SCHEDULES", LR_SCHEDULES),
-        ("OPTIMIZERS", config.OPTIMIZER_SLOTS), ("OPTIMIZERS", config.LEARNING_RATES),
+        ("ACTIVATION_SCALES", SCALES), ("OPTIMIZERS", config.OPTIMIZER_SLOTS), ("OPTIMIZERS", config.LEARNING_RATES),
     ],
 )  # fmt: skip
 def test_the_names_are_those_of_the_family(names, family):
@@ -89,17 +93,18 @@ def test_conditional_settings_are_settings_and_no_others_can_be_none():
     assert {other for users in USED_BY.values() for other in users} <= set(settings(RunConfig))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(name):
-    for setting, value in RECIPES[name].items():
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), *MODEL_RECIPES.values()])
+def test_a_recipe_holds_valid_values_of_the_settings_that_can_be_auto(recipe):
+    for setting, value in recipe.items():
         metadata = SETTINGS[setting].metadata
         if value is None:
             continue
         assert metadata["auto"]
         if value == AUTO:
             continue
-        assert "choices" not in metadata or value in metadata["choices"]
-        assert "bounds" not in metadata or setting == "interval" or within(value, metadata["bounds"])
+        for one in values(value):
+            assert "choices" not in metadata or one in metadata["choices"]
+            assert "bounds" not in metadata or setting == "interval" or within(one, metadata["bounds"])
         assert setting != "interval" or re.fullmatch(r"[1-9]\d*(epoch)?", value)
 
 

@@ -41,12 +41,11 @@ def test_the_catalogue_needs_no_jax():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
 
 
-@pytest.mark.parametrize("name", ["digits", "synthetic"])
-def test_embedded_sets_are_as_described_and_fixed(name):
-    arrays = catalog.load(name, "")
-    assert info_of(name, arrays) == catalog.describe(name, "")
-    assert same(arrays, catalog.load(name, ""))
-    assert arrays.x_train.dtype == (np.uint8 if name == "digits" else np.float32)
+def test_digits_are_as_described_and_fixed():
+    arrays = catalog.load("digits", "")
+    assert info_of("digits", arrays) == catalog.describe("digits", "")
+    assert same(arrays, catalog.load("digits", ""))
+    assert arrays.x_train.dtype == np.uint8
     for y in (arrays.y_train, arrays.y_test):
         assert y.dtype == np.int32
         assert np.ptp(np.bincount(y, minlength=10)) <= 0.2 * y.size / 10
@@ -61,16 +60,14 @@ def test_digits_are_partitioned():
     assert np.array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
 
 
-def test_synthetic_is_neither_trivial_nor_noise():
-    x_train, y_train, x_test, y_test = catalog.load("synthetic", "")
-    centres = np.stack([x_train[y_train == c].mean(0) for c in range(10)])
-    nearest = np.square(x_test[:, None] - centres).sum(-1).argmin(1)
-    assert 0.85 < np.mean(nearest == y_test) < 0.99
-
-
 def test_unknown_name_suggests_and_lists():
-    with pytest.raises(UserError, match=r"unknown dataset 'minst'.*'mnist'.*lung_small.*\.npz"):
+    with pytest.raises(UserError, match=r"unknown dataset 'minst'.*'mnist'.*lung_small.*\.npz or \.csv"):
         catalog.describe("minst", "")
+
+
+def test_a_name_without_its_configuration_suggests_one():
+    with pytest.raises(UserError, match="Did you mean 'emnist/balanced'"):
+        catalog.describe("emnist", "")
 
 
 @needs_shared
@@ -268,9 +265,10 @@ def test_the_highest_version_is_taken(tmp_path):
 
 
 def test_an_absent_image_set_names_folder_and_command(tmp_path):
-    command = f"tfds build mnist --data_dir={tmp_path} --file_format=array_record"
-    with pytest.raises(UserError, match=f"in {tmp_path / 'mnist'}; .*{command}"):
-        catalog.describe("mnist", str(tmp_path))
+    for name in ("mnist", "imagenet_resized/16x16"):
+        command = f"python launch/prepare_data.py --dataset={name} --data_dir={tmp_path}"
+        with pytest.raises(UserError, match=f"in {tmp_path / name}; prepare it with: {command}$"):
+            catalog.describe(name, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "mnist-test.array_record-00000-of-00001"])
@@ -396,7 +394,8 @@ def test_split_agrees_with_sizes(train_size, test_size, fraction):
         ((0, 0, 1.0), r"1.0 is outside \[0, 1\)"),
         ((0, 0, -0.1), "outside"),
         ((0, 0, float("nan")), "outside"),
-        ((3, 0, 0.9), "leaves none to train on"),
+        ((3, 0, 0.9), "0.9 of 3 training examples of mnist leaves none to train on"),
+        ((4, 0, 0.1), "0.1 of 4 training examples of mnist holds out none: use 0"),
     ],
 )
 def test_impossible_sizes_are_refused(arguments, message):
@@ -419,9 +418,9 @@ def normalized(name, x_train, x):
 
 
 def pictures(dtype=np.uint8, n=5000):
-    """More examples than one chunk of the fit; feature 0 is constant, the others differ in scale."""
+    """More examples than one chunk of the fit; pixel 0 is constant, the others and the two channels differ in scale."""
     rng = np.random.default_rng(0)
-    x = rng.integers(3, 17, (n, 3, 4, 1)) * np.arange(1, 13).reshape(3, 4, 1)
+    x = rng.integers(3, 17, (n, 3, 2, 2)) * np.array([1, 7, 2, 8, 3, 9, 4, 10, 5, 11, 6, 12]).reshape(3, 2, 2)
     x[:, 0, 0] = 7
     return x.astype(dtype) / np.asarray(10, dtype) if dtype is np.float32 else x.astype(dtype)
 
@@ -435,6 +434,9 @@ LAWS = {
         np.allclose(z.mean(0), 0, atol=1e-5)
         and np.allclose(z.std(0)[x.std(0) > 1e-5], 1, atol=1e-5)
         and (z[CONSTANT] == 0).all()
+    ),
+    "channel_zscore": lambda z, x: (
+        np.allclose(z.mean((0, 1, 2)), 0, atol=1e-5) and np.allclose(z.std((0, 1, 2)), 1, atol=1e-5)
     ),
     "global_zscore": lambda z, x: np.allclose((z.mean(), z.std()), (0, 1), atol=1e-5),
     "per_sample": lambda z, x: (
@@ -455,8 +457,24 @@ def test_normalization_does_what_its_name_says(name, dtype):
     z = normalized(name, x, x)
     x = x.astype(np.float64)
     assert LAWS[name](z, x)
-    affine = (slice(None), 2, 3, 0) if name == "zscore" else 0  # of a feature, or within a sample
+    # of a feature, of a channel, or within a sample
+    affine = {"zscore": (slice(None), 2, 1, 0), "channel_zscore": (..., 1)}.get(name, 0)
     assert np.corrcoef(z[affine].ravel(), x[affine].ravel())[0, 1] == pytest.approx(1)
+
+
+def test_channel_zscore_is_zscore_where_each_feature_is_a_channel_and_global_where_there_is_one():
+    vectors = pictures(np.float32).reshape(-1, 12)
+    assert np.array_equal(normalized("channel_zscore", vectors, vectors), normalized("zscore", vectors, vectors))
+    grey = pictures()[..., :1]
+    assert np.allclose(normalized("channel_zscore", grey, grey), normalized("global_zscore", grey, grey), atol=1e-6)
+
+
+def test_channel_zscore_by_hand():
+    """Channels 0 and 1 of two images of two pixels: means 2 and 5, deviations 1 and √((9 + 1 + 1 + 9) / 4) = √5."""
+    x = np.array([[[[1, 2], [3, 4]]], [[[1, 6], [3, 8]]]], np.uint8)
+    z = normalized("channel_zscore", x, x)
+    assert np.allclose(z[..., 0], [[[-1, 1]], [[-1, 1]]])
+    assert np.allclose(z[..., 1] * 5**0.5, [[[-3, -1]], [[1, 3]]])
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
 from sparse_jax.config import AUTO, DYNAMIC, LEARNING_RATES, RunConfig, StudyConfig, settings
+from sparse_jax.data.catalog import DatasetInfo
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
-from sparse_jax.recipes import METHOD_SETTINGS, NATURES, RECIPES, USED_BY
-from sparse_jax.study.grid import make_study
+from sparse_jax.recipes import METHOD_SETTINGS, MODEL_RECIPES, NATURES, RECIPES, USED_BY
+from sparse_jax.study.grid import dataset_label, make_study
 from sparse_jax.study.run import train_study
 from sparse_jax.study.store import open_store
 
@@ -91,7 +92,8 @@ def test_every_point_is_one_resolved_run(grid):
     found = {run.config for run in study.runs}
     assert len(found) == len(study.runs)
     for name in ("dataset", "hidden_sizes", "method", "optimizer", "weight_decay", "lr_schedule"):
-        assert {getattr(config, name) for config in found} == set(grid.axes[name])
+        asked = {MODEL_RECIPES["mlp"][name] if value == AUTO else value for value in grid.axes[name]}
+        assert {getattr(config, name) for config in found} == asked
     seeds = range(grid.study.first_seed, grid.study.first_seed + grid.study.num_seeds)
     for config in found:
         assert {dataclasses.replace(config, seed=seed) for seed in seeds} <= found
@@ -392,6 +394,22 @@ def test_names_can_be_files(tmp_path, monkeypatch):
         store.write_result(run.id, {})
     with store.lock(*(cohort.id for cohort in study.cohorts)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("dataset", "label"),
+    [
+        ("emnist/balanced", "emnist_balanced"), ("imagenet_resized/16x16", "imagenet_resized_16x16"),
+        ("two_spirals", "two_spirals"), ("../d/table.npz", "table"), ("d/my.table.csv", "my_table"),
+    ],
+)  # fmt: skip
+def test_names_begin_with_the_data_set(monkeypatch, dataset, label):
+    info = DatasetInfo(dataset, (64,), 10, 1000, 100)
+    monkeypatch.setattr("sparse_jax.study.grid.describe", lambda name, data_dir: info)
+    study = study_of(dataset=[dataset])
+    assert study.runs[0].id.startswith(f"{label}-mlp-set-")
+    assert study.cohorts[0].id.startswith(f"{label}-mlp-set-")
+    assert "/" not in dataset_label(dataset)  # begins the name of the workdir, too
 
 
 IDS = """

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from sparse_jax.config import ACTIVATIONS, METHODS, OPTIMIZERS
+from sparse_jax.config import ACTIVATIONS, METHODS, MODELS, OPTIMIZERS
 from sparse_jax.data.batches import batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.mlp import MLP
 from sparse_jax.recipes import RECIPES
-from sparse_jax.topology.masks import apply_masks, mask_tree, select
+from sparse_jax.topology.masks import apply_masks, mask_tree, name_of, select
 from sparse_jax.topology.redistribution import SHARES
 from sparse_jax.training import optimizers
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
@@ -21,13 +21,16 @@ from sparse_jax.training.parts import DROPOUT, ORDER, PARAMS, make_rule
 from sparse_jax.training.timeline import updates
 from sparse_jax.training.train import make_train
 from tests import oracle
-from tests.tiny import INTERVAL, SIZES, make_config, make_data, make_hyper, make_tiny_problem
+from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyper, make_tiny_problem
 
-FAST = [(method, "relu") for method in METHODS]
-FAST += [("set", activation) for activation in ACTIVATIONS if ("set", activation) not in FAST]
-REST = [(m, a) for m in METHODS for a in ACTIVATIONS if (m, a) not in FAST]
-EVERY = FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in REST]
-EVOLVING = [(m, a) for m, a in FAST if {"interval", "levels"} & RECIPES[m].keys()]
+FAST = {(method, "relu", "mlp") for method in METHODS}
+FAST |= {("set", activation, "mlp") for activation in ACTIVATIONS}
+FAST |= {("set", "relu", model) for model in MODELS}
+REST = {(method, activation, "mlp") for method in METHODS for activation in ACTIVATIONS}
+REST |= {("set", activation, model) for activation in ACTIVATIONS for model in MODELS}
+REST |= {(method, "relu", model) for method in METHODS for model in MODELS}
+EVERY = [*sorted(FAST), *(pytest.param(*case, marks=pytest.mark.slow) for case in sorted(REST - FAST))]
+EVOLVING = [case for case in sorted(FAST) if {"interval", "levels"} & RECIPES[case[0]].keys()]
 
 
 def equal(a, b):
@@ -55,7 +58,7 @@ def compiled(config):
 
 def intervals(config, hyper, count=3):
     """The states of a run after its start, and before and after each of `count` updates."""
-    fns, data = compiled(config), make_data()
+    fns, data = compiled(config), make_data(config.model)
     states = [fns.init(hyper, data)]
     for _ in range(count):
         states.append(fns.steps(states[-1], hyper, data, jnp.int32(INTERVAL)))
@@ -122,9 +125,9 @@ def expected_counts(config, rule, hyper, before, made):
     return counts
 
 
-@pytest.mark.parametrize(("method", "activation"), EVERY)
-def test_counts_masks_and_zeros(method, activation):
-    config = make_config(method, activation)
+@pytest.mark.parametrize(("method", "activation", "model"), EVERY)
+def test_counts_masks_and_zeros(method, activation, model):
+    config = make_config(method, activation, model)
     for sparsity in (0.3, 0.6, 0.9):
         hyper = make_hyper(config, sparsity=sparsity)
         rule = rule_of(config, hyper)
@@ -161,9 +164,9 @@ def check_counts(rule, masks, counts):
             assert abs(count - counts[name]) <= 0.501 if rule.count == "schedule" else count == counts[name], name
 
 
-@pytest.mark.parametrize(("method", "activation"), EVOLVING)
-def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation):
-    config = make_config(method, activation)
+@pytest.mark.parametrize(("method", "activation", "model"), EVOLVING)
+def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation, model):
+    config = make_config(method, activation, model)
     hyper = make_hyper(config)
     _, before, after, *_ = intervals(config, hyper, 1)
     old, new = (select(state.params, state.topology.masks) for state in (before, after))
@@ -177,7 +180,7 @@ def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activatio
         np.testing.assert_array_equal(np.asarray(new[name])[kept], np.asarray(old[name])[kept])
         assert (np.asarray(before.topology.masks[name]) | ~kept).all()
     assert after.running.moved > 0 or config.density_schedule
-    others = {"dense_0/bias", "output/bias"}
+    others = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(after.params)} - set(new)
     rewound = before if before.rewind is None else before.rewind
     equal(select(rewound.params, others), select(after.params, others))
 
@@ -230,7 +233,7 @@ def test_the_methods_differ_only_by_their_updates():
 def test_dense_equals_an_unmasked_optax_loop():
     config = make_config("dense", dropout=0.2)
     hyper, data = make_hyper(config), make_data()
-    model = MLP((14, 10), 3, lambda i: jax.nn.relu, 0.2)
+    model = MLP((14, 10), 3, lambda i: jax.nn.relu, LAYERS, 0.2)
     normalize = make_apply("global_zscore")
     key = jax.random.key(0)
     tx = optax.chain(

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from sparse_jax.activations.by_layer import by_layer
+from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.models.mlp import MLP
 from sparse_jax.topology.initial import from_scores, from_scores_globally
 from sparse_jax.topology.masks import select
@@ -28,6 +29,7 @@ from sparse_jax.training.scores import (
     synflow_globally,
 )
 from tests import oracle
+from tests.tiny import LAYERS
 
 SMALL = (6, 5, 4, 3)
 LENET = (784, 300, 100, 10)
@@ -42,7 +44,7 @@ def names_of(widths):
 
 def network(widths, activation):
     """The outputs of a network as a function of its parameters and inputs."""
-    model = MLP(widths[1:-1], widths[-1], by_layer((activation,), None), 0.0)
+    model = MLP(widths[1:-1], widths[-1], by_layer((activation,), None, UNSCALED), LAYERS, 0.0)
     return lambda params, x: model.apply({"params": params}, x, train=False)
 
 

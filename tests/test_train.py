@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparse_jax.data.batches import batch_indices
-from sparse_jax.models.shapes import IN_SERIES
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.topology.masks import select
 from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation
@@ -150,8 +150,8 @@ def test_nothing_is_cut_off_in_a_dense_network():
 
 
 def test_what_is_cut_off_is_unknown_where_layers_are_not_in_series(monkeypatch):
-    assert "mlp" in IN_SERIES
-    monkeypatch.setattr(evaluation, "IN_SERIES", ())
+    assert OUTLINES["mlp"].in_series
+    monkeypatch.setitem(evaluation.OUTLINES, "mlp", OUTLINES["mlp"]._replace(in_series=False))
     config, data = make_config("static"), make_data()
     state = compiled(config).init(make_hyper(config), data)
     _, report = jax.jit(make_train(config, make_tiny_problem(config)).validate)(state, data)

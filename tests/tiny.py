@@ -10,6 +10,7 @@ from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
+from sparse_jax.models.layers import make_layers
 from sparse_jax.recipes import RECIPES
 from sparse_jax.study.grid import Run
 from sparse_jax.study.resolve import connections_of, settings_of
@@ -17,22 +18,44 @@ from sparse_jax.study.train_group import hyper_params
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.state import HyperParams
 
-INFO = DatasetInfo("tiny", (6, 2), 3, 40, 12)
 SIZES = (32, 8, 12)
+CLASSES = 3
 INTERVAL = 3
+LAYERS = make_layers("glorot_uniform", "float32")
+
+_CHANNELS = {"width": 1 / 16}
+# model -> the shape of an example, and the settings that make a small network
+MODELS = {
+    "mlp": ((6, 2), {"hidden_sizes": (14, 10)}),
+    "lenet_300_100": ((6, 2), {}),
+    "lenet5": ((16, 16, 1), {}),
+    "lenet5_alford": ((8, 8, 2), {}),
+    "lenet5_safs": ((16, 16, 2), {}),
+    "vgg11": ((8, 8, 2), _CHANNELS),
+    "vgg16": ((8, 8, 2), _CHANNELS),
+    "vgg19": ((8, 8, 2), _CHANNELS),
+    "resnet18": ((8, 8, 2), _CHANNELS),
+    "resnet34": ((8, 8, 2), _CHANNELS),
+    "wide_resnet": ((8, 8, 2), {"depth": 10, "width": 0.25}),
+    "efficientnet_b0": ((8, 8, 2), {"width": 1 / 8, "learning_rate": 0.01}),
+    "lstm": ((5, 4), {"hidden_sizes": (8, 7)}),
+    "gru": ((5, 4), {"hidden_sizes": (8, 7)}),
+    "transformer": ((8, 8, 2), {"depth": 2, "width": 1 / 8, "heads": 2}),
+}
 
 
-def make_config(method: str = "set", activation: str = "relu", **changes: Any) -> RunConfig:
+def make_config(method: str = "set", activation: str = "relu", model: str = "mlp", **changes: Any) -> RunConfig:
     """A resolved configuration: 12-14-10-3, batches of 8, an update every three steps, nothing that changes in time."""
     config = settings_of(
         RunConfig(
+            **{"learning_rate": 0.1} | MODELS[model][1],
             dataset="synthetic",
-            hidden_sizes=(14, 10),
+            model=model,
             activation=(activation,),
+            activation_beta=0.1 if activation == "symexp" else 1.0,  # e^e^x leaves float32 at x = 4.5
             method=method,
             sparsity=0.6,
             allocation="erk",
-            learning_rate=0.1,
             lr_schedule="constant",
             batch_size=8,
             epochs=10,
@@ -50,15 +73,16 @@ def make_config(method: str = "set", activation: str = "relu", **changes: Any) -
 
 def make_tiny_problem(config: RunConfig) -> Problem:
     """The problem of a configuration on the data of `make_data`."""
-    return make_problem(config, INFO, SIZES)
+    info = DatasetInfo("tiny", MODELS[config.model][0], CLASSES, SIZES[0] + SIZES[1], SIZES[2])
+    return make_problem(config, info, SIZES)
 
 
-def make_data() -> Data:
+def make_data(model: str = "mlp") -> Data:
     """52 examples in three noisy clusters: 32 for training, 8 for validation, 12 for testing."""
     rng = np.random.default_rng(0)
-    y = np.arange(sum(SIZES), dtype=np.int32) % INFO.classes
-    centres = rng.normal(size=(INFO.classes, *INFO.input_shape))
-    x = (centres[y] + 0.5 * rng.normal(size=(y.size, *INFO.input_shape))).astype(np.float32)
+    y = np.arange(sum(SIZES), dtype=np.int32) % CLASSES
+    centres = rng.normal(size=(CLASSES, *MODELS[model][0]))
+    x = (centres[y] + 0.5 * rng.normal(size=(y.size, *MODELS[model][0]))).astype(np.float32)
     return jax.device_put(Data(x, y, fit("global_zscore", x[: SIZES[0]])))
 
 

@@ -13,6 +13,38 @@ def linear(x: jax.Array) -> jax.Array:
     return x
 
 
+def step(x: jax.Array) -> jax.Array:
+    """1 for x > 0, else 0. Its gradient is 0 everywhere: the layers below it do not train."""
+    return jnp.heaviside(x, 0.0)
+
+
+def elish(x: jax.Array) -> jax.Array:
+    """x σ(x) for x ≥ 0, else (eˣ − 1) σ(x) (Basirat and Roth 2018, arXiv:1808.00783)."""
+    return jax.nn.elu(x) * jax.nn.sigmoid(x)
+
+
+def hard_elish(x: jax.Array) -> jax.Array:
+    """ELiSH with min(max((x + 1) / 2, 0), 1) for σ (Basirat and Roth 2018, arXiv:1808.00783)."""
+    return jax.nn.elu(x) * jnp.clip((x + 1) / 2, 0, 1)
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """sign(x) ln(|x| + 1) (Hafner et al. 2023, arXiv:2301.04104)."""
+    return _odd(jnp.log1p, x)
+
+
+def symexp(x: jax.Array) -> jax.Array:
+    """sign(x) (e^|x| − 1), the inverse of symlog. It leaves float32 at |x| = 88.8."""
+    return _odd(jnp.expm1, x)
+
+
+def _odd(half: Activation, x: jax.Array) -> jax.Array:
+    """half(x) for x ≥ 0, else −half(−x). sign(x) half(|x|) would have no gradient at 0."""
+    negative = x < 0
+    value = half(jnp.where(negative, -x, x))
+    return jnp.where(negative, -value, value)
+
+
 def all_relu(alpha: float, layer: int) -> Activation:
     """All-ReLU: x for x > 0, else ∓α x, alternating by layer (Curci et al. 2021, arXiv:2102.01732).
 
@@ -22,16 +54,36 @@ def all_relu(alpha: float, layer: int) -> Activation:
     return lambda x: jnp.where(x > 0, x, slope * x)
 
 
+# Those of a WANN (Gaier and Ha 2019, arXiv:1906.04358), as its code has them: linear, step, sin_pi, gaussian, tanh,
+# sigmoid, negation, abs, relu, cos_pi. σ is the sigmoid.
 FIXED: dict[str, Activation] = {
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,  # min(max(x, 0), 6)
     "leaky_relu": jax.nn.leaky_relu,  # slope 0.01
     "elu": jax.nn.elu,  # alpha 1
     "selu": jax.nn.selu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "swish": jax.nn.swish,
+    "swish": jax.nn.swish,  # x σ(x)
+    "hardswish": jax.nn.hard_swish,  # x relu6(x + 3) / 6 (Howard et al. 2019, arXiv:1905.02244)
+    "mish": jax.nn.mish,  # x tanh(softplus(x)) (Misra 2019, arXiv:1908.08681)
     "tanh": jnp.tanh,
+    "hardtanh": jax.nn.hard_tanh,  # min(max(x, −1), 1)
     "sigmoid": jax.nn.sigmoid,
+    "hard_sigmoid": jax.nn.hard_sigmoid,  # relu6(x + 3) / 6
     "softsign": jax.nn.soft_sign,
     "softplus": jax.nn.softplus,
+    "logsigmoid": jax.nn.log_sigmoid,  # ln σ(x)
+    "symlog": symlog,
+    "symexp": symexp,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+    "sin_pi": lambda x: jnp.sin(jnp.pi * x),
+    "cos_pi": lambda x: jnp.cos(jnp.pi * x),
+    "step": step,
+    "gaussian": lambda x: jnp.exp(-jnp.square(x) / 2),
+    "negation": jnp.negative,
+    "abs": jnp.abs,
+    "elish": elish,
+    "hard_elish": hard_elish,
     "linear": linear,
 }

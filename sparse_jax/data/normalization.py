@@ -23,7 +23,7 @@ Array = jax.Array | np.ndarray
 
 
 class Normalization(NamedTuple):
-    """A fitted affine map; each field is a scalar or has the shape of one example, float32."""
+    """A fitted affine map; float32 scalars, or arrays that broadcast to the shape of one example."""
 
     shift: Array
     scale: Array
@@ -88,6 +88,12 @@ def _zscore(x):
     return _moments(x, axis=0)
 
 
+def _channel_zscore(x):
+    """One mean and one standard deviation of each channel, the last axis: of x[n, features] those of `_zscore`."""
+    moments = _moments(x, axis=tuple(range(x.ndim - 1)))
+    return tuple(moment.reshape((1,) * (x.ndim - 2) + moment.shape) for moment in moments)
+
+
 def _global_zscore(x):
     """One mean and one standard deviation of all training values."""
     return _moments(x, axis=None)
@@ -115,6 +121,7 @@ NORMALIZATIONS: dict[str, Scheme] = {
     "unit": Scheme(_unit, None),
     "symmetric": Scheme(_symmetric, None),
     "zscore": Scheme(_zscore, None),
+    "channel_zscore": Scheme(_channel_zscore, None),
     "global_zscore": Scheme(_global_zscore, None),
     "per_sample": Scheme(_identity, _standardize),
     "l2": Scheme(_identity, _unit_norm),

@@ -47,15 +47,16 @@ def sizes(info: DatasetInfo, train_size: int, test_size: int, validation_fractio
     Raises:
       UserError: a size outside 0..available, a fraction outside [0, 1), no example left to train on.
     """
-    train = _size("train_size", train_size, info.train_size, f"training examples of {info.name}")
+    of = f"training examples of {info.name}"
+    train = _size("train_size", train_size, info.train_size, of)
     test = _size("test_size", test_size, info.test_size, f"test examples of {info.name}")
     if not 0 <= validation_fraction < 1:
         raise UserError(f"validation_fraction {validation_fraction} is outside [0, 1)")
     held_out = round(validation_fraction * train)
     if held_out == 0 < validation_fraction:
-        raise UserError(f"--validation_fraction={validation_fraction} of {train:,} examples holds out none: use 0")
+        raise UserError(f"--validation_fraction={validation_fraction} of {train:,} {of} holds out none: use 0")
     if held_out == train:
-        raise UserError(f"validation_fraction {validation_fraction} of {train:,} examples leaves none to train on")
+        raise UserError(f"validation_fraction {validation_fraction} of {train:,} {of} leaves none to train on")
     return train - held_out, held_out, test
 
 

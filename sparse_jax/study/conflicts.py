@@ -2,6 +2,7 @@
 
 from sparse_jax.config import SAMPLED, SCORED, SHARED, RunConfig
 from sparse_jax.errors import UserError
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES, Nature
 from sparse_jax.study.mask_file import FILE
 from sparse_jax.topology.patterns import Pattern, parse_pattern
@@ -19,6 +20,11 @@ def refuse_conflicts(config: RunConfig) -> None:
       UserError: that names both sides, and what would go together.
     """
     pattern, nature = parse_pattern(config.structure), NATURES[config.method]
+    if config.initial_topology == "synflow" and not OUTLINES[config.model].linear:
+        raise UserError(
+            f"--initial_topology=synflow is for networks that are linear but for their activation functions, which "
+            f"--model={config.model} is not: use random, magnitude, snip or grasp"
+        )
     if pattern.kind != "none":
         _check_structure(config, pattern, nature)
     if config.ablation and pattern.kind != "fan_in":

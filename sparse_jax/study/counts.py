@@ -45,6 +45,11 @@ def check_layers(config: RunConfig, problem: Problem) -> None:
                 f"--structure={config.structure}: {error} of {_short(name)}; use another structure or --hidden_sizes, "
                 f"or exempt the layer by --dense_layers={_short(name)}"
             ) from None
+    if config.initial_topology == "correlation" and problem.kernels[first][:-1] != (math.prod(problem.input_shape),):
+        raise UserError(
+            f"--initial_topology=correlation chooses among all inputs, and {_short(first)} of --model={config.model} "
+            "does not see them all at once: use random"
+        )
     if first in problem.masked:
         return
     if config.initial_topology == "correlation":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, DYNAMIC, RunConfig, StudyConfig, settings
+from sparse_jax.config import AUTO, DATASET_FILES, DYNAMIC, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import DatasetInfo, describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
@@ -100,9 +100,14 @@ def _points(grid: Grid) -> Iterator[RunConfig]:
         yield RunConfig(**dict(zip(grid.axes, values, strict=True)))
 
 
+def dataset_label(dataset: str) -> str:
+    """A data set as the names of files have it: the stem of a path; emnist_balanced of emnist/balanced."""
+    return Path(dataset).stem if dataset.endswith(DATASET_FILES) else dataset.replace("/", "_")
+
+
 def _name(config: RunConfig) -> str:
     """The readable part of an id; characters that a file name should not have are replaced."""
-    parts = [Path(config.dataset).stem, config.model, config.method, "+".join(config.activation)]
+    parts = [dataset_label(config.dataset), config.model, config.method, "+".join(config.activation)]
     return re.sub(r"[^A-Za-z0-9_+-]", "_", "-".join(parts))[:LONGEST_NAME]
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from sparse_jax.config import AUTO, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
-from sparse_jax.recipes import NATURES, RECIPES, USED_BY
+from sparse_jax.models.shapes import OUTLINES
+from sparse_jax.recipes import MODEL_RECIPES, NATURES, RECIPES, USED_BY
 from sparse_jax.study.conflicts import refuse_conflicts
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
 from sparse_jax.study.mask_file import FILE, digest, load_masks
@@ -46,11 +47,11 @@ def settings_of(point: RunConfig) -> RunConfig:
     Raises:
       UserError: for settings that contradict each other.
     """
-    recipe = RECIPES[point.method]
+    recipe = RECIPES[point.method] | MODEL_RECIPES[point.model]
     values: dict[str, Any] = {name: value for name, value in recipe.items() if getattr(point, name) == AUTO}
     if point.learning_rate == AUTO:
         values["learning_rate"] = LEARNING_RATES[point.optimizer]
-    config = dataclasses.replace(point, **values, activation=_by_layer(point))
+    config = _by_layer(dataclasses.replace(point, **values))
     config = _without_unused(_without_unused(config))  # what only an unused setting uses goes, too
     if config.structure is not None:
         config = _without_unused(dataclasses.replace(config, **_level(config)))
@@ -66,15 +67,17 @@ def _without_unused(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, **{name: None for name, users in USED_BY.items() if not used(users)})
 
 
-def _by_layer(config: RunConfig) -> tuple[str, ...]:
-    """The activation as one name if all layers have the same; one name a layer otherwise."""
-    layers = len(config.hidden_sizes)
-    if len(config.activation) not in (1, layers):
-        raise UserError(
-            f"--activation={show(config.activation)} names {len(config.activation)} layers, "
-            f"but --hidden_sizes={show(config.hidden_sizes)} has {layers}"
+def _by_layer(config: RunConfig) -> RunConfig:
+    """With the activation as one name if all layers have the same, and one name a layer otherwise."""
+    layers, names = OUTLINES[config.model].activations(config), config.activation
+    if len(names) not in (1, layers):
+        sizes = (
+            f" with --hidden_sizes={show(config.hidden_sizes)}" if "hidden_sizes" in MODEL_RECIPES[config.model] else ""
         )
-    return config.activation[:1] if len(set(config.activation)) == 1 else config.activation
+        raise UserError(
+            f"--activation={show(names)} names {len(names)} layers, but --model={config.model}{sizes} has {layers}"
+        )
+    return dataclasses.replace(config, activation=names[:1] if len(set(names)) == 1 else names)
 
 
 def _level(config: RunConfig) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
         if mask.shape != shapes[name]:
             raise UserError(
                 f"mask file {path}: {name} is {_by(mask.shape)} there, and {_by(shapes[name])} in the network; choose "
-                "the --dataset and --hidden_sizes that it was made for"
+                "the --dataset, --model and --hidden_sizes that it was made for"
             )
         if not mask.any():
             raise UserError(f"mask file {path}: {name} has no connection; give it one, or use another file")

@@ -8,7 +8,7 @@ from typing import Any
 from sparse_jax.config import AUTO, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
-from sparse_jax.study.grid import Study, digest, make_study
+from sparse_jax.study.grid import Study, dataset_label, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.store import Store, open_store
@@ -34,7 +34,7 @@ def _plain(value: Any) -> Any:
 def _workdir(grid: Grid) -> Path:
     if grid.study.workdir != AUTO:
         return Path(grid.study.workdir).expanduser()
-    names = "-".join(Path(grid.axes[field][0]).stem for field in ("dataset", "model"))
+    names = f"{dataset_label(grid.axes['dataset'][0])}-{grid.axes['model'][0]}"
     return Path("results") / f"{names}-{digest(_plain(list(identity(grid).items())))}"
 
 

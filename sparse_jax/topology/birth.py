@@ -31,3 +31,21 @@ def born_weights(birth: str, masks: Masks, survivors: Masks, by_layer: dict[str,
     new = {name: BIRTHS[birth](born).astype(born.weight.dtype) for name, born in by_layer.items()}
     both = {name: jnp.where(survivors[name], born.weight, new[name]) for name, born in by_layer.items()}
     return {name: jnp.where(masks[name], weight, 0) for name, weight in both.items()}
+
+
+def fan_scale(mask: jax.Array, both_fans: bool) -> jax.Array:
+    """What makes of a dense initialisation one that counts active connections, float32 of the mask's shape.
+
+        s_ij = √(fan / fan_ij),   fan_ij = fan_in_j, or (fan_in_j + fan_out_i) / 2 with both fans
+
+    fan is the number of connections that the initialiser counts in the dense kernel, fan_ij that of the active ones
+    of output j and input i, at least 1; taps count for convolutions. With it every neuron of a sparse network begins
+    with the variance of a dense one (Evci et al. 2022, arXiv:2010.03533, section 3.1, for fan_in).
+    """
+    taps = tuple(range(mask.ndim - 2))
+    into = mask.sum((*taps, -2), keepdims=True, dtype=jnp.float32)
+    fan = jnp.float32(mask.size / mask.shape[-1])
+    if both_fans:
+        into = (into + mask.sum((*taps, -1), keepdims=True, dtype=jnp.float32)) / 2
+        fan = (fan + mask.size / mask.shape[-2]) / 2
+    return jnp.broadcast_to(jnp.sqrt(fan / jnp.maximum(into, 1)), mask.shape)

@@ -11,16 +11,16 @@ from jax import lax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
-from sparse_jax.models.shapes import IN_SERIES
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
 from sparse_jax.topology.masks import Masks, connections
 from sparse_jax.topology.paths import Connectivity, connectivity, with_dense_layers
-from sparse_jax.training.parts import Parts
+from sparse_jax.training.parts import Parts, predict
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import Best, Evaluation, Report, Running, RunState
 from sparse_jax.training.timeline import last_update
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250  # the activations of a large convolutional network have to fit, for every device
 
 
 def nothing_yet() -> Running:
@@ -28,9 +28,7 @@ def nothing_yet() -> Running:
     return Running(jnp.float32(0), jnp.int32(0), jnp.int32(0), jnp.int32(0))
 
 
-def evaluate(
-    parts: Parts, params: Any, model_state: Any, data: Data, start: jax.Array, stop: jax.Array
-) -> Evaluation:
+def evaluate(parts: Parts, params: Any, model_state: Any, data: Data, start: jax.Array, stop: jax.Array) -> Evaluation:
     """Loss and hits over the rows [start, stop) of the data, in batches that may be partly filled."""
     size = min(EVALUATION_BATCH, data.x.shape[0])
 
@@ -40,9 +38,7 @@ def evaluate(
         x, y = (lax.dynamic_slice_in_dim(array, at, size) for array in (data.x, data.y))
         row = at + lax.iota(jnp.int32, size)
         counted = (row >= first) & (row < stop)
-        logits = parts.model.apply(
-            {"params": params, **model_state}, parts.normalize(data.normalization, x), train=False
-        )
+        logits = predict(parts, params, model_state, parts.normalize(data.normalization, x))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         hits = jnp.sum(counted & (jnp.argmax(logits, -1) == y), dtype=jnp.int32)
         return Evaluation(sums.loss + jnp.sum(jnp.where(counted, losses, 0)), sums.correct + hits)
@@ -66,7 +62,7 @@ def measure(config: RunConfig, problem: Problem, masks: Masks, ones: Callable[..
       masks: on the host, or traced; empty for a dense network.
       ones: see `topology.paths.with_dense_layers`.
     """
-    if config.model not in IN_SERIES:
+    if not OUTLINES[config.model].in_series:
         return None
     return connectivity(list(with_dense_layers(problem.kernels, masks, ones).values()))
 

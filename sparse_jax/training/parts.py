@@ -9,11 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_jax.activations.by_layer import by_layer
+from sparse_jax.activations.by_layer import GATES, by_layer
+from sparse_jax.activations.scaling import Scaling
 from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import make_apply
-from sparse_jax.models.registry import MODELS
+from sparse_jax.models.layers import INITIALIZERS, make_layers
+from sparse_jax.models.registry import make_model
+from sparse_jax.topology.birth import fan_scale
+from sparse_jax.topology.masks import Masks, Weights
 from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.patterns import Pattern, parse_pattern
 from sparse_jax.topology.rule import Rule
@@ -38,12 +42,28 @@ class Parts(NamedTuple):
 
 def make_parts(config: RunConfig, problem: Problem) -> Parts:
     """The model and the normalisation of a configuration."""
-    return Parts(config, problem, make_model(config, problem, config.activation), make_apply(config.normalization))
+    scaling = Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
+    network = make_network(config, problem, config.activation, scaling)
+    return Parts(config, problem, network, make_apply(config.normalization))
 
 
-def make_model(config: RunConfig, problem: Problem, activation: tuple[str, ...]) -> nn.Module:
-    """The network of a configuration, with the activation functions named."""
-    return MODELS[config.model](config, problem.classes, by_layer(activation, config.all_relu_alpha))
+def make_network(config: RunConfig, problem: Problem, activation: tuple[str, ...], scaling: Scaling) -> nn.Module:
+    """The network of a configuration, with the activation functions named, and scaled so."""
+    gate = None if config.gate_activation is None else GATES[config.gate_activation]
+    layers = make_layers(config.initializer, config.dtype)
+    functions = by_layer(activation, config.all_relu_alpha, scaling)
+    return make_model(config, problem.classes, functions, gate, layers)
+
+
+def as_logits(config: RunConfig, outputs: jax.Array) -> jax.Array:
+    """What the loss sees of a network's outputs, float32."""
+    outputs = outputs.astype(jnp.float32)
+    return jax.nn.relu(outputs) if config.relu_logits else outputs
+
+
+def predict(parts: Parts, params: Any, model_state: Any, x: jax.Array) -> jax.Array:
+    """float32[batch, classes], the logits of normalised inputs, as in evaluation."""
+    return as_logits(parts.config, parts.model.apply({"params": params, **model_state}, x, train=False))
 
 
 def make_rule(config: RunConfig, outputs: str, rates: Mapping[str, jax.Array]) -> Rule:
@@ -102,6 +122,14 @@ def initial_variables(parts: Parts, key: jax.Array, data: Data) -> tuple[Any, An
     return variables["params"], {name: value for name, value in variables.items() if name != "params"}
 
 
+def counting_active(config: RunConfig, weights: Weights, masks: Masks) -> Weights:
+    """Initial weights as --init_fan asks for them, for a network with these masks."""
+    if config.init_fan != "active":
+        return weights
+    both = INITIALIZERS[config.initializer].both_fans
+    return {name: weight * fan_scale(masks[name], both) for name, weight in weights.items()}
+
+
 def gradients(
     parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data
 ) -> tuple[Any, tuple]:
@@ -110,9 +138,10 @@ def gradients(
     dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
 
     def loss_fn(params):
-        logits, changed = parts.model.apply(
+        outputs, changed = parts.model.apply(
             {"params": params, **model_state}, x, train=True, rngs={"dropout": dropout}, mutable=list(model_state)
         )
+        logits = as_logits(parts.config, outputs)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
         correct = jnp.sum(jnp.argmax(logits, -1) == y, dtype=jnp.int32)
         return loss, (loss, correct, changed)

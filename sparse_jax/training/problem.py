@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sparse_jax.config import RunConfig
 from sparse_jax.data.catalog import DatasetInfo
 from sparse_jax.errors import UserError
-from sparse_jax.models.shapes import KERNELS, Shapes
+from sparse_jax.models.shapes import OUTLINES, Shapes
 
 
 class Problem(NamedTuple):
@@ -53,16 +53,26 @@ def masked_names(config: RunConfig, kernels: Shapes) -> tuple[str, ...]:
     return tuple(sorted(set(kernels) - matches))
 
 
+def _kernels(config: RunConfig, info: DatasetInfo) -> Shapes:
+    outline = OUTLINES[config.model]
+    try:
+        outline.check(config, info.input_shape)
+    except UserError as error:
+        raise UserError(f"{error}; an example of {info.name} has shape {info.input_shape}") from None
+    return outline.kernels(config, info.input_shape, info.classes)
+
+
 def make_problem(config: RunConfig, info: DatasetInfo, sizes: tuple[int, int, int]) -> Problem:
     """The problem of a run on a data set of which `sizes` examples are for training, validation and test.
 
     Raises:
-      UserError: for a batch larger than the training part, or `dense_layers` that match no layer or all.
+      UserError: for inputs that the model does not take, a batch larger than the training part, or `dense_layers`
+        that match no layer or all.
     """
     train, validation, test = sizes
     if config.batch_size > train:
         raise UserError(f"--batch_size={config.batch_size} is larger than the {train} training examples")
-    kernels = KERNELS[config.model](info.input_shape, config.hidden_sizes, info.classes)
+    kernels = _kernels(config, info)
     per_epoch = train // config.batch_size
     if per_epoch * config.epochs >= 2**31:
         raise UserError(f"--epochs={config.epochs} makes {per_epoch * config.epochs} steps: 2^31 - 1 is the most")

@@ -6,17 +6,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.data.batches import Data
-from sparse_jax.models.shapes import IN_SERIES
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.topology.allocation import Shapes
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
-from sparse_jax.topology.masks import Counts, Masks
+from sparse_jax.topology.masks import Counts, Masks, put, select
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training import scores
 from sparse_jax.training.evaluation import nothing_yet
 from sparse_jax.training.network import first_network
-from sparse_jax.training.parts import PARAMS, TOPOLOGY, Parts, batch, initial_variables, make_model, optimizer, rule_of
+from sparse_jax.training.parts import (
+    PARAMS,
+    TOPOLOGY,
+    Parts,
+    batch,
+    counting_active,
+    initial_variables,
+    make_network,
+    optimizer,
+    predict,
+    rule_of,
+)
 from sparse_jax.training.state import Best, HyperParams, Rewind, RunState
 
 CORRELATED_EXAMPLES = 5000  # of the training part, for --initial_topology=correlation
@@ -28,6 +40,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     rule = rule_of(parts, hyper)
     dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
     masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
+    dense = put(dense, counting_active(parts.config, select(dense, masks), masks))
     network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks)
     return RunState(
         **network._asdict(),
@@ -76,20 +89,20 @@ def _scored_masks(
     x, y = batch(parts, key, jnp.int32(0), data)
 
     def logits(params):
-        return parts.model.apply({"params": params, **model_state}, x, train=False)
+        return predict(parts, params, model_state, x)
 
     def loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(logits(params), y).mean()
 
     def linear(params):
-        model = make_model(parts.config, parts.problem, ("linear",))
+        model = make_network(parts.config, parts.problem, ("linear",), UNSCALED)
         return model.apply({"params": params, **model_state}, jnp.ones_like(x[:1]), train=False)
 
     if name == "synflow":
-        rounds = scores.SYNFLOW_ROUNDS
+        rounds, in_series = scores.SYNFLOW_ROUNDS, OUTLINES[parts.config.model].in_series
         if total is None:
-            return scores.synflow(linear, params, names, hyper.start, rounds, in_series=parts.config.model in IN_SERIES)
-        return scores.synflow_globally(linear, params, names, total, rounds, in_series=parts.config.model in IN_SERIES)
+            return scores.synflow(linear, params, names, hyper.start, rounds, in_series=in_series)
+        return scores.synflow_globally(linear, params, names, total, rounds, in_series=in_series)
     ranked = {
         "magnitude": lambda: scores.magnitude(params, names),
         "snip": lambda: scores.snip(loss, params, names),

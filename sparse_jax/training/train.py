@@ -9,7 +9,7 @@ from jax import lax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
-from sparse_jax.topology.masks import apply_masks, select
+from sparse_jax.topology.masks import Weights, apply_masks, select
 from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
@@ -18,6 +18,7 @@ from sparse_jax.training.parts import (
     UPDATE,
     WALK,
     Parts,
+    counting_active,
     course,
     gradients,
     initial_variables,
@@ -96,20 +97,25 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
     rule, masked = rule_of(parts, hyper), parts.problem.masked
     tx, rate = optimizer(parts, hyper, state.step), learning_rate(parts, hyper, state.step)
     grads = select(_gradients(parts, state, data)[0], masked) if "gradient" in rule.needs else None
-    fresh = select(initial_variables(parts, _key(state, BIRTH), data)[0], masked) if rule.birth == "fresh" else None
+    fresh = _fresh(parts, state, data) if rule.birth == "fresh" else None
     accuracy = state.topology.accuracy
     if rule.count == "accuracy":
         accuracy = evaluate_validation(parts, state, data).correct / parts.problem.validation
     now, counts = course(parts.config, parts.problem, state.step), (hyper.start, hyper.counts)
-    network, info = rewire(
-        rule, tx, rate, _key(state, UPDATE), now, accuracy, *counts, _network(state), grads, fresh
-    )
+    network, info = rewire(rule, tx, rate, _key(state, UPDATE), now, accuracy, *counts, _network(state), grads, fresh)
     state = state._replace(
         **network._asdict(),
         step=state.step + (rule.update == "instead_of_step"),
         running=state.running._replace(moved=state.running.moved + info.moved),
     )
     return state if rule.rewind == "no" else _rewound(parts, hyper, state)
+
+
+def _fresh(parts: Parts, state: RunState, data: Data) -> Weights:
+    """Another initialisation; where it counts active connections, they are those before the update."""
+    params, _ = initial_variables(parts, _key(state, BIRTH), data)
+    masks = state.topology.masks
+    return counting_active(parts.config, select(params, masks), masks)
 
 
 def _rewound(parts: Parts, hyper: HyperParams, state: RunState) -> RunState:

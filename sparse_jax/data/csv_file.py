@@ -1,0 +1,145 @@
+"""Tables of the user's as text: one example a row, numbers and a label, separated by commas."""
+
+import csv
+import itertools
+import math
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sparse_jax.data import splits
+from sparse_jax.data.arrays import Arrays, DatasetInfo, checked, info_of
+from sparse_jax.errors import UserError
+
+_LABELS = ("label", "class", "target", "y")  # what the column of the labels may be called
+_TEST_FRACTION = 0.2
+
+
+class Table(NamedTuple):
+    """A file as it stands; a row's line is the last one it takes in the file, counted from 1."""
+
+    header: list[str]  # empty without one
+    label: int  # the column of the labels
+    x: np.ndarray  # float32[rows, columns − 1]
+    labels: list[str]
+    lines: list[int]
+
+
+def describe(name: str, data_dir: str) -> DatasetInfo:
+    return info_of(name, load(name, data_dir))
+
+
+def load(name: str, data_dir: str) -> Arrays:
+    """Read a csv file of numbers and one label a row; the test part is the stratified 20 % of `splits.validation`.
+
+    The first row is a header if it has no number in it, or the name of the label. The label is the column that the
+    header calls label, class, target or y, in any case, if that is one column, else the last. Labels, text or
+    numbers, become 0..classes−1 in the order of the numbers if all are, else of the text. Blank lines are skipped.
+
+    Raises:
+      UserError: no such file, no text, rows of different lengths, an empty cell, a feature that is no finite float32,
+        fewer than two classes, or one with fewer than two rows; the message has the path, and line and column.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"no data set at {path}; a csv file has one example a row, numbers and a label")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = _read(path, csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as text separated by commas: {error}") from error
+    y = _classes(path, table)
+    train, test = splits.validation(y, _TEST_FRACTION)
+    return checked(str(path), Arrays(table.x[train], y[train], table.x[test], y[test]))
+
+
+def _read(path: Path, reader: Iterator[list[str]]) -> Table:
+    rows = (row for row in reader if row)
+    first = next(rows, [])
+    if len(first) < 2:
+        raise UserError(f"{path} line 1: expected numbers and a label, separated by commas; found {','.join(first)!r}")
+    called = [column for column, cell in enumerate(first) if cell.strip().lower() in _LABELS]
+    numbers = any(map(_is_number, first))
+    has_header = not numbers or len(called) == 1
+    label = called[0] if len(called) == 1 else len(first) - 1
+    table = Table(first if has_header else [], label, np.empty(0), [], [])
+    _refuse_empty(path, table, first, reader.line_num)
+    values = array("d")
+    for row in rows if has_header else itertools.chain([first], rows):
+        if len(row) != len(first):
+            raise UserError(f"{path} line {reader.line_num}: {len(row)} columns, where the first row has {len(first)}")
+        _append(path, table, values, row, reader.line_num)
+    if not table.lines:
+        raise UserError(f"{path} has a header and no examples")
+    if has_header and numbers and first[label].strip() in table.labels:
+        raise UserError(
+            f"{path} line 1 may be a header or an example, as {first[label]!r} is also a label: name the columns in it"
+        )
+    return table._replace(x=_finite(path, table, np.frombuffer(values).reshape(len(table.lines), -1)))
+
+
+def _append(path: Path, table: Table, values: array, row: list[str], line: int) -> None:
+    """Add the numbers of a row to `values`, and to the table what else it has."""
+    label = row[table.label].strip()
+    try:
+        numbers = [float(cell) for cell in row[: table.label] + row[table.label + 1 :]]
+    except ValueError:
+        _refuse_empty(path, table, row, line)
+        wrong = next(i for i, cell in enumerate(row) if i != table.label and not _is_number(cell))
+        raise UserError(f"{_place(path, table, line, wrong)}: {row[wrong].strip()!r} is no number") from None
+    if not label or (_is_number(label) and not math.isfinite(float(label))):
+        raise UserError(f"{_place(path, table, line, table.label)}: the label is {label or 'empty'}")
+    values.extend(numbers)
+    table.labels.append(label)
+    table.lines.append(line)
+
+
+def _refuse_empty(path: Path, table: Table, row: list[str], line: int) -> None:
+    for column, cell in enumerate(row):
+        if not cell.strip():
+            raise UserError(f"{_place(path, table, line, column)} is empty")
+
+
+def _finite(path: Path, table: Table, x: np.ndarray) -> np.ndarray:
+    """x as float32[rows, features]."""
+    with np.errstate(over="ignore"):
+        single = x.astype(np.float32)
+    wrong = np.argwhere(~np.isfinite(single))
+    if wrong.size:
+        row, feature = map(int, wrong[0])
+        place = _place(path, table, table.lines[row], feature + (feature >= table.label))
+        raise UserError(f"{place}: {x[row, feature]} is not finite as float32")
+    return single
+
+
+def _classes(path: Path, table: Table) -> np.ndarray:
+    """The labels as int32[rows], 0..classes−1."""
+    keys = [float(label) for label in table.labels] if all(map(_is_number, table.labels)) else table.labels
+    known = sorted(set(keys))
+    if len(known) < 2:
+        raise UserError(f"{path} column {table.label + 1}: every label is {table.labels[0]}; two classes are the least")
+    y = np.searchsorted(known, keys).astype(np.int32)
+    alone = np.flatnonzero(np.bincount(y)[y] == 1)
+    if alone.size:
+        row = int(alone[0])
+        raise UserError(
+            f"{_place(path, table, table.lines[row], table.label)}: no other row has the label {table.labels[row]}; "
+            "a class needs two, one for training and one for the test part"
+        )
+    return y
+
+
+def _place(path: Path, table: Table, line: int, column: int) -> str:
+    name = table.header[column].strip() if table.header else ""
+    return f"{path} line {line}, column {column + 1}" + (f" ({name})" if name else "")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
