@@ -54,6 +54,7 @@ DENSITY_SCHEDULES = ("constant", "cubic", "linear", "sigmoid", "cyclic", "levels
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "step")
 LAYOUTS = ("map", "vmap")
+PLACEMENTS = ("device", "host")
 
 AUTO = "auto"
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
@@ -426,6 +427,12 @@ class StudyConfig:
         "How the runs of a cohort share the hardware: vmap in lanes, or map one after the other on "
         "each device; auto: map on CPU, vmap on accelerators.",
         choices=LAYOUTS, auto=True, affects=False,
+    )
+    data_placement: str = setting(
+        AUTO, "name", "7 execution",
+        "Where the training examples lie: on every device, or on the host, from where batches stream; auto: on the "
+        "devices if they take less than half of the memory there.",
+        choices=PLACEMENTS, auto=True, affects=False,
     )
     lane_width: int = setting(
         32, "int", "7 execution", "Runs that train together: lanes of one device with vmap, of all devices with map.",

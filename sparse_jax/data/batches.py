@@ -14,12 +14,25 @@ from sparse_jax.errors import UserError
 _ROUNDS = 12  # by χ² over (position, value) and over pairs, 6 fail at n = 10 and 8 at n = 5
 
 
+class Block(NamedTuple):
+    """The batches of some steps of one run, one after the other."""
+
+    x: jax.Array  # [steps · batch_size, ...]
+    y: jax.Array  # int32[steps · batch_size]
+    first: jax.Array  # int32[], the step of the first batch
+
+
 class Data(NamedTuple):
-    """The examples of a study on the device, raw, in the order of `splits.Splits`."""
+    """The examples of a study on the device, raw, in the order of `splits.Splits`.
+
+    Where the training part is too large for that, x and y begin with the validation part, and `block` has what the
+    steps at hand train on.
+    """
 
     x: jax.Array  # uint8 or float32[examples, ...]
     y: jax.Array  # int32[examples]
     normalization: Normalization
+    block: Block | None = None
 
 
 def permute(key: jax.Array, index: jax.Array, n: int) -> jax.Array:
@@ -78,8 +91,12 @@ def batch_indices(key: jax.Array, step: jax.Array, n: int, batch_size: int) -> j
 def batch_at(data: Data, key: jax.Array, step: jax.Array, *, n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """The raw batch (x[batch_size, ...], y[batch_size]) of `step` from the first n examples.
 
-    Pure: a run that resumes at `step` sees what an uninterrupted run sees, bit for bit.
+    Pure: a run that resumes at `step` sees what an uninterrupted run sees, bit for bit; the batches of a block are
+    the same ones.
     """
+    if data.block is not None:
+        at = (step - data.block.first) * batch_size
+        return tuple(lax.dynamic_slice_in_dim(rows, at, batch_size) for rows in (data.block.x, data.block.y))
     index = batch_indices(key, step, n, batch_size)
     return data.x[index], data.y[index]
 

@@ -6,17 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from sparse_jax.config import RunConfig, StudyConfig
+from sparse_jax.config import AUTO, RunConfig, StudyConfig
 from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import Arrays, load
 from sparse_jax.data.normalization import fit
-from sparse_jax.data.splits import split
+from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
-from sparse_jax.study.grid import Cohort, Study
+from sparse_jax.study.grid import Cohort, Run, Study
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.rows import COLUMNS
@@ -24,6 +25,7 @@ from sparse_jax.study.store import Store
 from sparse_jax.study.train_group import Group, Trainer, hyper_params
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.cohort import make_cohort, replicate, stack
+from sparse_jax.training.feed import Feed, Resident, Streamed
 from sparse_jax.training.hardware import Hardware, set_up
 from sparse_jax.training.state import TrainFns
 from sparse_jax.training.train import make_train
@@ -79,8 +81,19 @@ def _same_data(store: Store, name: str, content: str) -> None:
     store.write_config(config)
 
 
-def make_loader(data_dir: str, store: Store) -> Callable[[RunConfig, jax.sharding.Mesh], tuple[Data, float]]:
-    """(config, mesh) -> the data on the mesh and the share of the largest class in the test part.
+class Loaded(NamedTuple):
+    """The data of a cohort."""
+
+    data: Data  # on the devices; without the training part if that streams
+    host: Splits
+    streams: bool
+    majority: float  # share of the largest class in the test part
+
+
+def make_loader(
+    settings: StudyConfig, store: Store, hardware: Hardware
+) -> Callable[[RunConfig, jax.sharding.Mesh], Loaded]:
+    """(config, mesh) -> the data of a cohort.
 
     The latest data stay, because cohorts of one data set follow each other. Raises UserError if they are not
     those that the study was begun on.
@@ -88,23 +101,41 @@ def make_loader(data_dir: str, store: Store) -> Callable[[RunConfig, jax.shardin
 
     @functools.lru_cache(maxsize=1)
     def read(name: str) -> Arrays:
-        arrays = load(name, str(Path(data_dir).expanduser()))
+        arrays = load(name, str(Path(settings.data_dir).expanduser()))
         _same_data(store, name, digest(arrays))
         return arrays
 
     @functools.lru_cache(maxsize=1)
-    def place(name: str, sizes: tuple, normalization: str, mesh: jax.sharding.Mesh) -> tuple[Data, float]:
+    def place(name: str, sizes: tuple, normalization: str, mesh: jax.sharding.Mesh) -> Loaded:
         train_size, test_size, fraction = sizes
         parts = split(read(name), train_size=train_size, test_size=test_size, validation_fraction=fraction)
-        data = Data(parts.x, parts.y, fit(normalization, parts.x[: parts.train]))
+        fits = hardware.holds(parts.x.nbytes + parts.y.nbytes)
+        streams = settings.data_placement == "host" or (settings.data_placement == AUTO and not fits)
+        first = parts.train if streams else 0
+        data = Data(parts.x[first:], parts.y[first:], fit(normalization, parts.x[: parts.train]))
         test_labels = parts.y[parts.train + parts.validation :]
-        return replicate(data, mesh), float(np.bincount(test_labels).max() / parts.test)
+        majority = float(np.bincount(test_labels).max() / parts.test)
+        return Loaded(replicate(data, mesh), parts, streams, majority)
 
-    def loader(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Data, float]:
+    def loader(config: RunConfig, mesh: jax.sharding.Mesh) -> Loaded:
         sizes = config.train_size, config.test_size, config.validation_fraction
-        return place(config.dataset, sizes, config.normalization, mesh)
+        loaded = place(config.dataset, sizes, config.normalization, mesh)
+        if loaded.streams and config.initial_topology == "correlation":
+            raise UserError(
+                f"--initial_topology=correlation looks at training examples on the device, and those of "
+                f"{config.dataset} stream from the host: use --data_placement=device, or another topology"
+            )
+        return loaded
 
     return loader
+
+
+def _feed(loaded: Loaded, run: Run, seeds: np.ndarray, mesh: jax.sharding.Mesh) -> Feed:
+    """What a group trains on; `run` is any of its runs."""
+    parts = loaded.host
+    if loaded.streams:
+        return Streamed(loaded.data, parts, seeds, run.config.batch_size, run.problem.steps, mesh)
+    return Resident(loaded.data, np.cumsum([0, parts.train, parts.validation, parts.test], dtype=np.int32))
 
 
 def _groups(cohort: Cohort, hardware: Hardware, loader: Callable, finished: frozenset[str]) -> Iterator[Group]:
@@ -120,10 +151,11 @@ def _groups(cohort: Cohort, hardware: Hardware, loader: Callable, finished: froz
         mesh, width = hardware.place(len(runs))
         if width not in programs:
             programs[width] = make_cohort(make_train(config, problem), hardware.layout, mesh)
-        data, majority = loader(config, mesh)
+        loaded = loader(config, mesh)
         hyper = stack([hyper_params(run) for run in runs], width, mesh)
+        feed = _feed(loaded, runs[0], np.asarray(hyper.seed), mesh)
         name = f"{cohort.id}-{start // size}"
-        yield Group(name, runs, programs[width], hyper, mesh, data, finished, majority, hardware.lanes)
+        yield Group(name, runs, programs[width], hyper, mesh, feed, finished, loaded.majority, hardware.lanes)
 
 
 def execute(study: Study, settings: StudyConfig, store: Store, interrupt: Interrupt) -> bool:
@@ -139,7 +171,7 @@ def execute(study: Study, settings: StudyConfig, store: Store, interrupt: Interr
     order = [run.id for run in study.runs]
     store.write_csv(COLUMNS, order)
     finished = frozenset(store.read_results())
-    loader = make_loader(settings.data_dir, store)
+    loader = make_loader(settings, store, hardware)
     pending = [run for run in study.runs if run.id not in finished]
     with Monitor(pending, hardware.description) as monitor:
         for cohort in study.cohorts:

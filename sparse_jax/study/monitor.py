@@ -25,6 +25,7 @@ class Monitor:
         self._total = sum(run.problem.steps for run in runs)
         self._task = self._progress.add_task("compiling", total=self._total)
         self._device, self._to_train, self._trained, self._stepped = device, len(runs), 0, False
+        self._placement = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -33,8 +34,11 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def begin(self, group: str, done: int) -> None:
-        """Name the group that trains now, of whose steps a checkpoint has `done` already."""
+    def begin(self, group: str, done: int, placement: str) -> None:
+        """Name the group that trains now, of whose steps a checkpoint has `done` already, and where its data lie."""
+        if placement != self._placement:
+            self._say(placement)
+        self._placement = placement
         self._total -= done
         self._progress.update(self._task, description=group, total=self._total)
 

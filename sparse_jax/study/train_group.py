@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sparse_jax.data.batches import Data
 from sparse_jax.study import rows
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
@@ -17,6 +16,7 @@ from sparse_jax.study.store import Store
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.evaluation import measure
+from sparse_jax.training.feed import Feed
 from sparse_jax.training.parts import rates_of
 from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
@@ -33,7 +33,7 @@ class Group(NamedTuple):
     fns: TrainFns
     hyper: HyperParams  # with a leading axis of runs, padded
     mesh: jax.sharding.Mesh
-    data: Data
+    feed: Feed
     finished: frozenset[str]  # the runs that have results already, of an earlier session
     majority: float  # share of the largest class in the test part
     lanes: int  # runs that share an instruction
@@ -107,22 +107,23 @@ class Trainer:
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         group = self.group
-        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, group.data, len(group.runs)))
+        data = group.feed.at(0)
+        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, data, len(group.runs)))
         if restored is None:
-            step, state, seconds = 0, group.fns.init(group.hyper, group.data), 0.0
+            step, state, seconds = 0, group.fns.init(group.hyper, data), 0.0
         else:
             step, saved, meta = restored
             state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]
         for run in self.pending:
             self.store.truncate_metrics(run.id, step)
-        self.monitor.begin(group.id, step * len(self.pending))
+        self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
         return step, state, seconds
 
     def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
         """Some optimiser steps, at most to the next event, and that event if it is reached."""
-        fns, data, begun = self.group.fns, self.group.data, time.monotonic()
+        fns, data, begun = self.group.fns, self.group.feed.at(step), time.monotonic()
         event = next_event(self.config, self.problem, step)
-        count = min(event - step, self.pace.steps)
+        count = min(event - step, self.pace.steps, self.group.feed.steps(step))
         state = jax.block_until_ready(fns.steps(state, self.group.hyper, data, np.int32(count)))
         self.pace.adapt(count, time.monotonic() - begun)
         after = step + count
@@ -136,14 +137,14 @@ class Trainer:
         state = self._evaluate(step, state) if evaluation_due(self.problem, step) else state
         if not update_due(self.config, self.problem, step):
             return step, state
-        state = self.group.fns.update(state, self.group.hyper, self.group.data)
+        state = self.group.fns.update(state, self.group.hyper, self.group.feed.at(step))
         after = step + self.group.fns.update_steps
         if after > step and evaluation_due(self.problem, after):
             state = self._evaluate(after, state)
         return after, state
 
     def _evaluate(self, step: int, state: RunState) -> RunState:
-        state, report = self.group.fns.validate(state, self.group.data)
+        state, report = self.group.fns.validate(state, self.group.feed.at(step))
         report = jax.device_get(report)
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
@@ -168,23 +169,25 @@ class Trainer:
 
     def _write_results(self, state: RunState, seconds: float) -> None:
         """Evaluate the trained networks on every part of the data, for the first time on test."""
-        problem = self.problem
-        ends = np.cumsum([0, problem.train, problem.validation, problem.test], dtype=np.int32)
-        parts = {"train": ends[0:2], "val": ends[1:3], "test": ends[2:4]}
-
-        def evaluate(network: RunState | Best, part: str) -> Evaluation:
-            return self.group.fns.evaluate(network.params, network.model_state, self.group.data, *parts[part])
-
-        evaluations = {part: evaluate(state, part) for part in parts}
+        evaluations = {part: self._score(state, i) for i, part in enumerate(("train", "val", "test"))}
         if state.best is not None:
-            evaluations["test_at_best"] = evaluate(state.best, "test")
-        host, evaluations = jax.device_get((state._replace(key=None, opt_state=None), evaluations))
+            evaluations["test_at_best"] = self._score(state.best, 2)
+        host = jax.device_get(state._replace(key=None, opt_state=None))
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
                 result = self._result(run, _lane(host, lane), _lane(evaluations, lane))
                 if self.problem.masked:
                     self.store.write_masks(run.id, _lane(host.topology.masks, lane))
                 self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
+
+    def _score(self, network: RunState | Best, part: int) -> Evaluation:
+        """Loss and hits of every run on a part of the data, on the host."""
+        evaluate, variables, found, sizes = self.group.fns.evaluate, (network.params, network.model_state), [], []
+        for data, start, stop in self.group.feed.rows(part):
+            found.append(jax.device_get(evaluate(*variables, data, start, stop)))
+            sizes.append(stop - start)
+        losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
+        return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
 
     def _result(self, run: Run, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         problem, topology = self.problem, state.topology

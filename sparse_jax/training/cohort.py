@@ -24,17 +24,25 @@ def make_mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
 
 
 def _over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
-    """`function` over a leading axis of runs in its first `per_run` arguments; the others are shared."""
+    """`function` over a leading axis of runs in its first `per_run` arguments; the others are shared.
 
-    def local(*args):
-        runs, shared = args[:per_run], args[per_run:]
+    Of data that are given in blocks, which have an axis of runs, the block is not shared.
+    """
+
+    def local(runs, block, shared):
+        def one(run, block):
+            data, *rest = shared
+            return function(*run, data._replace(block=block), *rest)
+
         if layout == "vmap":
-            return jax.vmap(lambda *run: function(*run, *shared))(*runs)
-        return lax.map(lambda run: function(*run, *shared), runs)
+            return jax.vmap(one)(runs, block)
+        return lax.map(lambda pair: one(*pair), (runs, block))
 
     def sharded(*args):
-        specs = (jax.P(RUN),) * per_run + (jax.P(),) * (len(args) - per_run)
-        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(RUN), check_vma=False)(*args)
+        runs, (data, *rest) = args[:per_run], args[per_run:]
+        specs = (jax.P(RUN), jax.P(RUN), jax.P())
+        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(RUN), check_vma=False)
+        return mapped(runs, data.block, (data._replace(block=None), *rest))
 
     return sharded
 

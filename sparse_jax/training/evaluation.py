@@ -49,7 +49,8 @@ def evaluate(parts: Parts, params: Any, model_state: Any, data: Data, start: jax
 
 
 def evaluate_validation(parts: Parts, state: RunState, data: Data) -> Evaluation:
-    start, stop = parts.problem.train, parts.problem.train + parts.problem.validation
+    start = 0 if data.block is not None else parts.problem.train
+    stop = start + parts.problem.validation
     return evaluate(parts, state.params, state.model_state, data, jnp.int32(start), jnp.int32(stop))
 
 

@@ -9,6 +9,8 @@ import jax
 from sparse_jax.config import AUTO, StudyConfig
 from sparse_jax.training.cohort import make_mesh
 
+MOST_OF_MEMORY = 0.5  # that data may take
+
 
 class Hardware(NamedTuple):
     """The devices of a study and how the runs of a cohort share them."""
@@ -21,6 +23,13 @@ class Hardware(NamedTuple):
     def description(self) -> str:
         """The devices and the layout in words."""
         return f"{len(self.devices)} × {self.devices[0].device_kind}, layout {self.layout}"
+
+    def holds(self, size: int) -> bool:
+        """Whether data of `size` bytes may lie on every device: copies of CPU devices share the host's memory."""
+        device = self.devices[0]
+        if device.platform == "cpu":
+            return size * len(self.devices) <= MOST_OF_MEMORY * _host_memory()
+        return size <= MOST_OF_MEMORY * device.memory_stats()["bytes_limit"]
 
     @property
     def lanes(self) -> int:
@@ -37,6 +46,10 @@ class Hardware(NamedTuple):
         used = min(len(self.devices), -(-runs // lanes))
         width = used * lanes if self.layout == "vmap" else -(-runs // used) * used
         return make_mesh(self.devices[:used]), width
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cores() -> int:
