@@ -13,7 +13,7 @@ from sparse_jax.config import BIRTHS as NAMES
 from sparse_jax.data.batches import batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.mlp import MLP
-from sparse_jax.topology.birth import BIRTHS, Born, born_weights
+from sparse_jax.topology.birth import BIRTHS, Born, born_weights, fan_scale
 from sparse_jax.topology.masks import select
 from sparse_jax.training import optimizers
 from sparse_jax.training.parts import ORDER
@@ -167,3 +167,48 @@ def test_gradient_is_a_step_of_plain_descent():
         for name, _, new, _, weight in layers(before, after):
             np.testing.assert_allclose(weight[new], -np.float32(0.01) * np.asarray(step[name])[new], 1e-4, 1e-8)
             assert (weight[new] != 0).any()
+
+
+# --- initialisers that count active connections ----------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 2, 4, 5)])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_scale_counts_the_active_connections_of_every_neuron(shape, both):
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    mask[..., 0] = False  # a neuron without inputs
+    scale = np.asarray(fan_scale(jnp.array(mask), both))
+    for index in np.ndindex(shape):
+        i, j = index[-2:]
+        taps = mask.size // (shape[-2] * shape[-1])
+        fan, active = taps * shape[-2], mask[..., j].sum()
+        if both:
+            fan, active = (fan + taps * shape[-1]) / 2, (active + mask[..., i, :].sum()) / 2
+        np.testing.assert_allclose(scale[index], np.sqrt(fan / max(active, 1)), rtol=1e-6)
+
+
+def test_a_dense_layer_is_left_as_it_is():
+    for both in (False, True):
+        np.testing.assert_array_equal(fan_scale(jnp.ones((7, 5), bool), both), np.ones((7, 5), np.float32))
+
+
+@pytest.mark.parametrize("initializer", ["he_normal", "glorot_uniform"])
+def test_active_fans_scale_the_same_draw_and_what_is_born_afresh(initializer):
+    settings = {"initializer": initializer, "birth": "fresh", "drop_fraction": 0.4}
+    dense, active = (make_config("set", init_fan=fan, **settings) for fan in ("dense", "active"))
+    states = []
+    for config in (dense, active):
+        fns, data, hyper = make_train(config, make_tiny_problem(config)), make_data(), make_hyper(config)
+        state = jax.jit(fns.init)(hyper, data)
+        states.append((state, jax.jit(fns.update)(state, hyper, data)))
+    (first, after), (scaled, scaled_after) = states
+    for name, mask in first.topology.masks.items():
+        scale = np.asarray(fan_scale(mask, initializer.startswith("glorot")))
+        plain, ours = (select(state.params, [name])[name] for state in (first, scaled))
+        np.testing.assert_array_equal(scaled.topology.masks[name], mask)
+        np.testing.assert_allclose(ours, plain * scale, rtol=1e-6)
+        assert (ours != plain).any()
+        born = np.asarray(scaled_after.topology.masks[name]) & ~np.asarray(mask)
+        both = born & np.asarray(after.topology.masks[name]) & ~np.asarray(mask)
+        weights = [np.asarray(select(state.params, [name])[name]) for state in (after, scaled_after)]
+        np.testing.assert_allclose(weights[1][both], (weights[0] * scale)[both], rtol=1e-6)

@@ -10,9 +10,11 @@ import pytest
 
 from sparse_jax.data.batches import batch_indices
 from sparse_jax.models.shapes import OUTLINES
-from sparse_jax.topology.masks import select
+from sparse_jax.topology.masks import name_of, select
 from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation
+from sparse_jax.training.checkpoint import Checkpoints
+from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.timeline import evaluation_due, stop_step, update_due
 from sparse_jax.training.train import make_train
@@ -212,3 +214,55 @@ def test_the_learning_rate_follows_the_steps_of_the_run_not_of_the_optimizer():
     rate = np.float32(0.1 * (1 + math.cos(math.pi * 10 / 40)) / 2)
     same = compiled(plain).steps(state, hyper._replace(learning_rate=rate), data, jnp.int32(1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), after.params, same.params)
+
+
+def test_relu_logits_are_what_the_loss_and_the_evaluation_see():
+    config, data = make_config("static"), make_data()
+    hyper, rows = make_hyper(config), slice(TRAIN, TRAIN + VALIDATION)
+    state = compiled(config).init(hyper, data)
+    through = dataclasses.replace(config, relu_logits=True)
+    logits = forward(state.params, (np.asarray(data.x) - data.normalization.shift) * data.normalization.scale)[rows]
+    y, cut = np.asarray(data.y)[rows], np.maximum(logits, 0)
+    expected = np.mean(np.log(np.exp(cut).sum(-1)) - cut[np.arange(len(y)), y])
+    ours = compiled(through).evaluate(state.params, {}, data, jnp.int32(TRAIN), jnp.int32(TRAIN + VALIDATION))
+    np.testing.assert_allclose(ours.loss, expected, rtol=1e-5)
+    dead = jax.tree.map(lambda leaf: leaf, state.params)
+    dead["output"]["bias"] = jnp.full(3, -1e3)  # no output is ever positive: nothing learns any more
+    stuck = compiled(through).steps(state._replace(params=dead), hyper._replace(weight_decay=0.0), data, jnp.int32(2))
+    equal(stuck.params, dead)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg16"])
+def test_a_convolutional_network_is_saved_and_continued_with_its_batch_statistics(model, tmp_path):
+    config = make_config("set", model=model)
+    fns, data, hyper = compiled(config), make_data(model), make_hyper(config)
+    first = fns.init(hyper, data)
+    kernels = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(first.params)}
+    assert set(first.topology.masks) == {name for name in kernels if name.endswith("kernel")}
+
+    def advance(state):
+        return fns.update(fns.steps(state, hyper, data, jnp.int32(3)), hyper, data)
+
+    half = advance(first)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(3, half, {})
+        step, restored, _ = checkpoints.restore(jax.eval_shape(fns.init, hyper, data))
+    assert step == 3
+    equal(restored, half)
+    equal(advance(restored), advance(half))
+    for statistics, before in zip(jax.tree.leaves(half.model_state), jax.tree.leaves(first.model_state), strict=True):
+        assert (statistics != before).any()
+
+
+def test_every_run_of_a_cohort_has_batch_statistics_of_its_own():
+    config = make_config("set", model="vgg11")
+    mesh = make_mesh(jax.devices()[:1])
+    hypers = [make_hyper(config, seed) for seed in (0, 1)]
+    fns = make_cohort(make_train(config, make_tiny_problem(config)), "map", mesh)
+    hyper, data = stack(hypers, 2, mesh), replicate(make_data("vgg11"), mesh)
+    state = fns.steps(fns.init(hyper, data), hyper, data, jnp.int32(2))
+    run, own = compiled(config), make_data("vgg11")
+    alone = run.steps(run.init(hypers[1], own), hypers[1], own, 2)
+    for together, single in zip(jax.tree.leaves(state.model_state), jax.tree.leaves(alone.model_state), strict=True):
+        assert (together[0] != together[1]).any()
+        np.testing.assert_allclose(together[1], single, rtol=1e-5, atol=1e-6)

@@ -36,12 +36,13 @@ def load(name: str, data_dir: str) -> Arrays:
     """Read a csv file of numbers and one label a row; the test part is the stratified 20 % of `splits.validation`.
 
     The first row is a header if it has no number in it, or the name of the label. The label is the column that the
-    header calls label, class, target or y, in any case, if that is one column, else the last. Labels, text or
+    header calls label, class, target or y, in any case, else the last. Labels, text or
     numbers, become 0..classes−1 in the order of the numbers if all are, else of the text. Blank lines are skipped.
 
     Raises:
-      UserError: no such file, no text, rows of different lengths, an empty cell, a feature that is no finite float32,
-        fewer than two classes, or one with fewer than two rows; the message has the path, and line and column.
+      UserError: no such file, no text, two columns with the name of a label, rows of different lengths, an empty
+        cell, a feature that is no finite float32, fewer than two classes, or one with fewer than two rows; the message
+        has the path, and line and column.
     """
     path = Path(name).expanduser()
     if not path.is_file():
@@ -64,6 +65,9 @@ def _read(path: Path, reader: Iterator[list[str]]) -> Table:
     called = [column for column, cell in enumerate(first) if cell.strip().lower() in _LABELS]
     numbers = any(map(_is_number, first))
     has_header = not numbers or len(called) == 1
+    if has_header and len(called) > 1:
+        names = " and ".join(repr(first[column].strip()) for column in called)
+        raise UserError(f"{path} line 1: {names} may all be the label: leave one of these columns, or rename it")
     label = called[0] if len(called) == 1 else len(first) - 1
     table = Table(first if has_header else [], label, np.empty(0), [], [])
     _refuse_empty(path, table, first, reader.line_num)
