@@ -20,6 +20,7 @@ MODELS = (
     "mlp", "lenet_300_100", "lenet5", "lenet5_alford", "lenet5_safs", "vgg11", "vgg16", "vgg19", "resnet18",
     "resnet34", "wide_resnet", "efficientnet_b0", "lstm", "gru", "transformer",
 )
+AUGMENTATIONS = ("none", "crop", "flip", "crop_flip", "rotate_shift", "dubowski", "color_jitter", "alford")
 INITIALIZERS = (
     "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal",
 )
@@ -52,7 +53,7 @@ UPDATE_STEPS = ("take", "skip")
 DROP_SCHEDULES = ("constant", "cosine", "linear", "inverse_power")
 DENSITY_SCHEDULES = ("constant", "cubic", "linear", "sigmoid", "cyclic", "levels")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
-LR_SCHEDULES = ("constant", "cosine", "step")
+LR_SCHEDULES = ("constant", "cosine", "linear", "step")
 LAYOUTS = ("map", "vmap")
 PLACEMENTS = ("device", "host")
 
@@ -104,6 +105,12 @@ class RunConfig:
     normalization: str = setting(
         "global_zscore", "name", "1 data", "Normalisation of the inputs, fitted on the training part.",
         choices=NORMALIZATIONS, grid=True,
+    )
+    augmentation: str = setting(
+        "none", "name", "1 data",
+        "Random changes of the images of training batches, before normalisation; validation, test and the scores of "
+        "--initial_topology see the images as they are.",
+        choices=AUGMENTATIONS, grid=True,
     )
 
     model: str = setting("mlp", "name", "2 model", "Network.", choices=MODELS, grid=True)
@@ -385,6 +392,28 @@ class RunConfig:
     lr_decay_factor: float | None = setting(
         0.1, "float", "5 optimisation", "Factor of each decay of --lr_schedule=step.",
         bounds="(0, 1)", grid=True,
+    )
+    warmup_epochs: float = setting(
+        0.0, "float", "5 optimisation",
+        "Epochs in which the learning rate rises in equal steps to that of --lr_schedule, which takes its course "
+        "meanwhile; where a method rewinds to within them, it rises again.",
+        bounds="[0, 1e30)", grid=True,
+    )
+    label_smoothing: float = setting(
+        0.0, "float", "5 optimisation",
+        "Share of each label that is spread evenly over all classes, in the training loss only.",
+        bounds="[0, 1)", grid=True,
+    )
+    gradient_clip: float = setting(
+        0.0, "float", "5 optimisation",
+        "Largest norm of the gradient of all that is trained, before weight decay is added; 0: not clipped.",
+        bounds="[0, 1e30)", grid=True,
+    )
+    ema: float = setting(
+        0.0, "float", "5 optimisation",
+        "Share of its past in a moving average of the weights, which then is what is evaluated, from validation to "
+        "the final results; 0: no average.",
+        bounds="[0, 1)", grid=True,
     )
     batch_size: int = setting(128, "int", "5 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)
     epochs: int = setting(

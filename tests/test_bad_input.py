@@ -238,6 +238,16 @@ REFUSED = {
     "--validation_fraction=0.9999": ["validation_fraction", "0.9999", "1,438"],
     "--train_size=1439": ["train_size", "1439", "1,438"],
     "--test_size=360": ["test_size", "360", "359"],
+    # what training offers
+    "--augmentation=crop_flop": ["'crop_flop'", "'crop_flip'", "dubowski"],
+    "--augmentation=crop_flip --dataset=synthetic": [
+        "--augmentation=crop_flip", "--dataset=synthetic", "64", "height × width × channels",
+    ],
+    "--augmentation=none,flip --dataset=../given/nothing.npz --batch_size=5": [
+        "--augmentation=flip", "nothing.npz", "shape 2",
+    ],
+    "--warmup_epochs=20": ["--warmup_epochs=20", "20 epochs", "for less"],
+    "--method=set,lottery_ticket --levels=4 --warmup_epochs=4": ["--warmup_epochs=4", "lottery_ticket", "4 epochs"],
     # what nothing in the grid uses
     "--method=dense --sparsity=0.5": ["--sparsity", "--method=dense"],
     "--method=dense,static --drop_fraction=0.1": ["--drop_fraction", "--method=dense, static"],
@@ -420,6 +430,8 @@ GOOD_LINES = [
     "--dataset=two_spirals,separable", "--dataset=madelon_like --normalization=channel_zscore",
     "--epsilon=1e300", f"--method=gmp,granet,ac_dc {MAP}",
     "--method=granet --allocation=uniform_dense_first --sparsity=0.3", "--method=lottery_ticket --levels=199",
+    "--augmentation=none,dubowski,alford --warmup_epochs=19.9 --label_smoothing=0.1 --gradient_clip=1 --ema=0.99",
+    "--augmentation=none --dataset=synthetic", "--method=lottery_ticket --levels=4 --warmup_epochs=3.9",
     "--structure=fan_in --initial_topology=fan_in", "--method=accset --initial_topology=fan_in", NARROW,
     f"{NARROW} --structure=fan_in --method=static,rigl,mest",
 ]  # fmt: skip

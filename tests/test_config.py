@@ -16,6 +16,7 @@ from sparse_jax import config
 from sparse_jax.activations.by_layer import ACTIVATIONS, GATES
 from sparse_jax.activations.scaling import SCALES
 from sparse_jax.config import AUTO, RunConfig, StudyConfig, settings
+from sparse_jax.data.augmentation import AUGMENTATIONS
 from sparse_jax.data.catalog import DATASETS, FILES
 from sparse_jax.data.normalization import NORMALIZATIONS
 from sparse_jax.models.layers import DTYPES, INITIALIZERS
@@ -55,7 +56,7 @@ def values(value):
     [
         ("DATASETS", DATASETS), ("DATASET_FILES", FILES), ("NORMALIZATIONS", NORMALIZATIONS), ("MODELS", MODELS),
         ("MODELS", OUTLINES), ("MODELS", MODEL_RECIPES), ("INITIALIZERS", INITIALIZERS), ("GATES", GATES),
-        ("DTYPES", DTYPES),
+        ("DTYPES", DTYPES), ("AUGMENTATIONS", AUGMENTATIONS),
         ("ACTIVATIONS", ACTIVATIONS), ("METHODS", METHODS), ("ALLOCATIONS", ALLOCATIONS),
         ("DROP_SCHEDULES", DROP_SCHEDULES), ("DENSITY_SCHEDULES", DENSITY_SCHEDULES), ("DRAWN", INITIAL),
         ("DROP_SCORES", DROP), ("GROW_SCORES", GROW), ("SHARED", SHARES), ("BIRTHS", BIRTHS),

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from sparse_jax.config import ACTIVATIONS, METHODS, MODELS, OPTIMIZERS
+from sparse_jax.data.augmentation import make_augment
 from sparse_jax.data.batches import batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.mlp import MLP
@@ -17,7 +18,7 @@ from sparse_jax.topology.masks import apply_masks, mask_tree, name_of, select
 from sparse_jax.topology.redistribution import SHARES
 from sparse_jax.training import optimizers
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
-from sparse_jax.training.parts import DROPOUT, ORDER, PARAMS, make_rule
+from sparse_jax.training.parts import AUGMENT, DROPOUT, ORDER, PARAMS, make_rule
 from sparse_jax.training.timeline import updates
 from sparse_jax.training.train import make_train
 from tests import oracle
@@ -67,10 +68,16 @@ def intervals(config, hyper, count=3):
     return states
 
 
+def law_config(method, activation, model="mlp"):
+    """A configuration with a moving average of the weights, on which nothing else depends but what is evaluated."""
+    return make_config(method, activation, model, ema=0.75)
+
+
 def zero_outside(state, tx):
-    """Assert weights 0 outside the masks, slots 0 outside what is trained; returns how many slots there are."""
-    for name, weight in select(state.params, state.topology.masks).items():
-        assert (np.asarray(weight)[~np.asarray(state.topology.masks[name])] == 0).all(), name
+    """Assert weights and averages 0 outside the masks, slots 0 outside what is trained; returns how many slots."""
+    for params in (state.params, state.evaluated):
+        for name, weight in select(params, state.topology.masks).items():
+            assert (np.asarray(weight)[~np.asarray(state.topology.masks[name])] == 0).all(), name
     slots = []
     optax.tree.map_params(
         tx,
@@ -114,7 +121,7 @@ def expected_counts(config, rule, hyper, before, made):
             counts[name] = final + (start - final) * expected_share(config, left, made, final / start)
         return counts
     rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
-    hits = compiled(config).evaluate(before.params, before.model_state, make_data(), *rows).correct
+    hits = compiled(config).evaluate(before.evaluated, before.model_state, make_data(), *rows).correct
     accuracy = hits / SIZES[1]
     gain = rule.gain(accuracy, before.topology.accuracy)
     counts = {}
@@ -127,7 +134,7 @@ def expected_counts(config, rule, hyper, before, made):
 
 @pytest.mark.parametrize(("method", "activation", "model"), EVERY)
 def test_counts_masks_and_zeros(method, activation, model):
-    config = make_config(method, activation, model)
+    config = law_config(method, activation, model)
     for sparsity in (0.3, 0.6, 0.9):
         hyper = make_hyper(config, sparsity=sparsity)
         rule = rule_of(config, hyper)
@@ -166,7 +173,7 @@ def check_counts(rule, masks, counts):
 
 @pytest.mark.parametrize(("method", "activation", "model"), EVOLVING)
 def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation, model):
-    config = make_config(method, activation, model)
+    config = law_config(method, activation, model)
     hyper = make_hyper(config)
     _, before, after, *_ = intervals(config, hyper, 1)
     old, new = (select(state.params, state.topology.masks) for state in (before, after))
@@ -179,15 +186,24 @@ def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activatio
             old[name] = select(before.rewind.params, [name])[name]
         np.testing.assert_array_equal(np.asarray(new[name])[kept], np.asarray(old[name])[kept])
         assert (np.asarray(before.topology.masks[name]) | ~kept).all()
+        averages = (np.asarray(select(state.average, [name])[name]) for state in (before, after))
+        check_average(*averages, np.asarray(new[name]), kept & (before.rewind is None))
     assert after.running.moved > 0 or config.density_schedule
     others = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(after.params)} - set(new)
     rewound = before if before.rewind is None else before.rewind
     equal(select(rewound.params, others), select(after.params, others))
+    equal(select(before.average if before.rewind is None else rewound.params, others), select(after.average, others))
+
+
+def check_average(before, after, weight, kept):
+    """Assert that the average of a layer goes on where connections survive, and else begins at their weight."""
+    assert not kept.any() or (before != weight)[kept].any()
+    np.testing.assert_array_equal(after, np.where(kept, before, weight))
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "dense"])
 def test_seeds_are_identities(method):
-    config = make_config(method)
+    config = law_config(method, "relu")
     first, again, other = (intervals(config, make_hyper(config, seed=seed))[-1] for seed in (1, 1, 2))
     equal(first, again)
     assert any((first.topology.masks[name] != other.topology.masks[name]).any() for name in first.topology.masks)
@@ -230,42 +246,71 @@ def test_the_methods_differ_only_by_their_updates():
         equal(starts[0], other)
 
 
-def test_dense_equals_an_unmasked_optax_loop():
-    config = make_config("dense", dropout=0.2)
-    hyper, data = make_hyper(config), make_data()
+def dense_loop(config, tx, losses):
+    """(weights, their average) after a few steps of a dense network, in plain flax and optax."""
+    data, key = make_data(), jax.random.key(0)
     model = MLP((14, 10), 3, lambda i: jax.nn.relu, LAYERS, 0.2)
-    normalize = make_apply("global_zscore")
-    key = jax.random.key(0)
-    tx = optax.chain(
-        optax.add_decayed_weights(1e-3, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)),
-        optax.sgd(0.1, momentum=0.9),
-    )
+    normalize, augment = make_apply("global_zscore"), make_augment(config.augmentation)
 
     def step(carry, i):
-        params, opt_state = carry
+        params, opt_state, average = carry
         x, y = batch_at(data, jax.random.fold_in(key, ORDER), i, n=SIZES[0], batch_size=8)
+        x = augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), i), x)
         dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), i)
 
         def loss_fn(params):
             inputs = normalize(data.normalization, x)
             logits = model.apply({"params": params}, inputs, train=True, rngs={"dropout": dropout})
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+            return losses(logits, y).mean()
 
         updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state, optax.incremental_update(params, average, 1 - config.ema)), None
 
     @jax.jit
     def loop():
         x = normalize(data.normalization, data.x[:1])
         params = model.init(jax.random.fold_in(key, PARAMS), x, train=False)["params"]
-        return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(3 * INTERVAL))[0][0]
+        return jax.lax.scan(step, (params, tx.init(params), params), jnp.arange(3 * INTERVAL))[0]
 
-    equal(loop(), intervals(config, hyper)[-1].params)
+    params, _, average = loop()
+    return params, average
+
+
+def decayed(rate):
+    """Momentum with L2 on the kernels."""
+    kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return optax.chain(optax.add_decayed_weights(1e-3, kernels), optax.sgd(rate, momentum=0.9))
+
+
+def test_dense_equals_an_unmasked_optax_loop():
+    config = make_config("dense", dropout=0.2)
+    hyper = make_hyper(config)
+    params, _ = dense_loop(config, decayed(0.1), optax.softmax_cross_entropy_with_integer_labels)
+    last = intervals(config, hyper)[-1]
+    equal(params, last.params)
+    assert last.average is None
+
+
+def test_everything_that_training_offers_equals_an_optax_loop():
+    """2.5 epochs of 4 steps of warm-up: the rate rises from 0.01 by 0.01."""
+    offered = {"label_smoothing": 0.2, "gradient_clip": 0.3, "warmup_epochs": 2.5, "ema": 0.75}
+    config = make_config("dense", dropout=0.2, augmentation="rotate_shift", **offered)
+    hyper = make_hyper(config)
+    tx = optax.chain(optax.clip_by_global_norm(0.3), decayed(lambda step: 0.01 * (step + 1)))
+
+    def smoothed(logits, y):
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, 3), 0.2))
+
+    last = intervals(config, hyper)[-1]
+    for ours, theirs in zip((last.params, last.average), dense_loop(config, tx, smoothed), strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
 
 
 @pytest.mark.parametrize("method", ["set", "rigl"])
 def test_any_division_of_the_steps_gives_the_same_bits(method):
-    config = make_config(method, "srelu", dropout=0.3)
+    offered = {"label_smoothing": 0.2, "gradient_clip": 0.3, "warmup_epochs": 1.5, "ema": 0.75}
+    config = make_config(method, "srelu", dropout=0.3, augmentation="dubowski", **offered)
     fns, hyper, data = compiled(config), make_hyper(config), make_data()
     whole = fns.steps(fns.init(hyper, data), hyper, data, jnp.int32(9))
     parts = fns.init(hyper, data)

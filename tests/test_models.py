@@ -446,6 +446,7 @@ def test_only_kernels_decay(optimizer):
     [
         ("constant", [1, 1, 1, 1]),
         ("cosine", [1, (1 + 2**-0.5) / 2, 1 / 2, (1 - 2**-0.5) / 2]),  # at 0, 1/4, 1/2 and 3/4
+        ("linear", [1, 0.75, 0.5, 0.25]),
         ("step", [1, 1, 0.1, 0.01]),
     ],
 )

@@ -13,7 +13,7 @@ from tests.program import SMALL, outcome, run, start
 
 STUDY = (
     *SMALL, "--method=set,rigl", "--activation=srelu", "--sparsity=0.5,0.9", "--interval=7", "--dropout=0.2",
-    "--workdir=study",
+    "--augmentation=dubowski", "--ema=0.9", "--workdir=study",
 )  # fmt: skip
 
 

@@ -141,13 +141,16 @@ def test_intervals_cover_as_often_as_they_say():
     assert t_interval([1.5], 0.95) == (1.5, None)
 
 
+HARDWARE = Hardware(tuple(jax.devices()[:1]), "map", 32)
+
+
 class InProcess:
     """A study executed in this process, with what it compiled."""
 
     def __init__(self, folder, monkeypatch, **axes):
         self.made, make_cohort = [], execute.make_cohort
         monkeypatch.setattr(execute, "make_cohort", lambda *args: self.made.append(make_cohort(*args)) or self.made[-1])
-        monkeypatch.setattr(execute, "set_up", lambda settings: Hardware(tuple(jax.devices()[:1]), "map", 32))
+        monkeypatch.setattr(execute, "set_up", lambda settings: HARDWARE)
         monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
         self.study, self.store = study_of(**axes), open_store(folder / "w")
         self.store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
@@ -174,7 +177,7 @@ def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_pa
     )  # fmt: skip
     (cohort,), (fns,) = done.study.cohorts, done.made
     mesh = make_mesh(jax.devices()[:1])
-    data, _ = execute.make_loader(".", done.store)(cohort.runs[0].config, mesh)
+    data = execute.make_loader(StudyConfig(), done.store, HARDWARE)(cohort.runs[0].config, mesh).data
     hyper = stack([hyper_params(run) for run in cohort.runs], 3, mesh)
     with Checkpoints(done.store.checkpoints(f"{cohort.id}-0"), 1) as checkpoints:
         _, state, _ = checkpoints.restore(abstract_state(fns, hyper, data, 3))
@@ -190,7 +193,7 @@ def test_normalisation_is_fitted_on_the_training_part_alone(tmp_path):
     store = open_store(tmp_path)
     store.write_config({"data": {}})
     (run,) = study_of(normalization=["zscore"]).runs
-    data, _ = execute.make_loader(".", store)(run.config, make_mesh(jax.devices()[:1]))
+    data = execute.make_loader(StudyConfig(), store, HARDWARE)(run.config, make_mesh(jax.devices()[:1])).data
     x, train = np.asarray(data.x), run.problem.train
     alone, leaking = (fit("zscore", x[:stop]) for stop in (train, train + run.problem.validation))
     np.testing.assert_array_equal(data.normalization.shift, alone.shift)
@@ -221,3 +224,18 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
     ended = run("--dataset=p[red].npz,digits", "--batch_size=2", "--validation_fraction=0", "--dry_run", cwd=tmp_path)
     assert ended.returncode == 0
     assert "p[red].npz" in ended.stdout
+
+
+def test_results_are_those_of_the_average_where_there_is_one(tmp_path):
+    """The last report is of the last step, and so are the results; the digest is of what they are of."""
+    ended = run(*SMALL, "--method=set", "--ema=0,0.98", "--workdir=w", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    plain, averaged = sorted(rows(tmp_path / "w"), key=lambda row: float(row["ema"]))
+    for row in (plain, averaged):
+        last = json.loads((tmp_path / "w" / "metrics" / f"{row['run_id']}.jsonl").read_text().splitlines()[-1])
+        assert last["val_loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)  # another program
+        assert last["val_accuracy"] == float(row["val_accuracy"])
+    assert len({row["val_loss"] for row in (plain, averaged)}) == 2
+    assert len({row["digest"] for row in (plain, averaged)}) == 2
+    for name in ("connections", "explored"):  # training is the same
+        assert plain[name] == averaged[name]

@@ -15,7 +15,7 @@ from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
-from sparse_jax.training.parts import ORDER
+from sparse_jax.training.parts import ORDER, training_loss
 from sparse_jax.training.timeline import evaluation_due, stop_step, update_due
 from sparse_jax.training.train import make_train
 from tests.test_laws import compiled, equal
@@ -158,6 +158,31 @@ def test_what_is_cut_off_is_unknown_where_layers_are_not_in_series(monkeypatch):
     state = compiled(config).init(make_hyper(config), data)
     _, report = jax.jit(make_train(config, make_tiny_problem(config)).validate)(state, data)
     assert report.connectivity is None
+
+
+def test_smoothed_labels_by_hand():
+    """p = (1/2, 1/4, 1/4), the label 0 and α = 0.3: the labels are (0.8, 0.1, 0.1), so 0.8 log 2 + 0.2 log 4; with
+    p = (1/4, 1/4, 1/2) it is 0.9 log 4 + 0.1 log 2."""
+    logits, y = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])), jnp.array([0, 2])
+    np.testing.assert_allclose(training_loss(0.3, logits, y), 1.2 * math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(training_loss(0.3, logits, jnp.array([0, 0])), (1.2 + 1.9) / 2 * math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(training_loss(0.0, logits, y), math.log(2), rtol=1e-6)
+
+
+def test_labels_are_smoothed_in_training_only():
+    plain, smoothed = make_config("static"), make_config("static", label_smoothing=0.4)
+    hyper, data = make_hyper(plain), make_data()
+    state = compiled(plain).init(hyper, data)
+    equal(state, compiled(smoothed).init(hyper, data))
+    rows = jnp.int32(0), jnp.int32(TRAIN)
+    equal(*(compiled(config).evaluate(state.params, {}, data, *rows) for config in (plain, smoothed)))
+    equal(*(compiled(config).validate(state, data) for config in (plain, smoothed)))
+    rows = np.asarray(batch_indices(jax.random.fold_in(state.key, ORDER), state.step, TRAIN, 8))
+    by_label = [np.mean([evaluated(state.params, data._replace(y=jnp.full(52, k)), [i])[0] for i in rows])
+                for k in range(3)]  # fmt: skip
+    after = compiled(smoothed).steps(state, hyper, data, jnp.int32(1))
+    plain_loss = evaluated(state.params, data, rows)[0]
+    np.testing.assert_allclose(after.running.loss, 0.6 * plain_loss + 0.4 * np.mean(by_label), rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["set", "rigl", "granet"])

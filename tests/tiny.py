@@ -26,7 +26,7 @@ LAYERS = make_layers("glorot_uniform", "float32")
 _CHANNELS = {"width": 1 / 16}
 # model -> the shape of an example, and the settings that make a small network
 MODELS = {
-    "mlp": ((6, 2), {"hidden_sizes": (14, 10)}),
+    "mlp": ((6, 2, 1), {"hidden_sizes": (14, 10)}),
     "lenet_300_100": ((6, 2), {}),
     "lenet5": ((16, 16, 1), {}),
     "lenet5_alford": ((8, 8, 2), {}),

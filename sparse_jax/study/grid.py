@@ -26,6 +26,7 @@ from sparse_jax.study.resolve import (
 )
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
+from sparse_jax.training.timeline import rate_steps
 from sparse_jax.values import show
 
 LONGEST_NAME = 120  # file systems allow 255 bytes; a level, a seed, digests and endings follow
@@ -133,6 +134,16 @@ def _check_execution(study: StudyConfig) -> None:
         raise UserError(f"--first_seed={study.first_seed} leaves no room for {study.num_seeds} seeds of 32 bits")
 
 
+def _check_warmup(config: RunConfig, problem: Problem) -> None:
+    epochs = rate_steps(config, problem) / problem.steps_per_epoch
+    if config.warmup_epochs >= epochs:
+        until = "training has" if config.levels is None else f"--method={config.method} first prunes after"
+        raise UserError(
+            f"--warmup_epochs={config.warmup_epochs:g} would not end: {until} {epochs:g} epochs; warm up for less, or "
+            "train for longer"
+        )
+
+
 def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, Connections, list[str | None]]:
     """What a point of the grid amounts to, and what the user should know of it. Raises UserError."""
     config = settings_of(point)
@@ -144,6 +155,7 @@ def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, 
         )
     connections = connections_of(config, problem)
     config = timed(config, problem, connections)
+    _check_warmup(config, problem)
     notices = [without_updates(config, problem, point.interval), left_out(config, connections)]
     return config, problem, connections, notices
 

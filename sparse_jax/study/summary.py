@@ -87,9 +87,9 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
 
 
 def _bytes_per_run(run: Run) -> int:
-    """Memory of one run while it trains: parameters, gradients, slots, the best network, masks."""
+    """Memory of one run while it trains: parameters, gradients, slots, the best network, the average, masks."""
     weights = sum(math.prod(shape) for shape in run.problem.kernels.values())
-    copies = 2 + OPTIMIZER_SLOTS[run.config.optimizer] + (run.problem.validation > 0)
+    copies = 2 + OPTIMIZER_SLOTS[run.config.optimizer] + (run.problem.validation > 0) + (run.config.ema > 0)
     return 4 * copies * weights + run.problem.masked_size
 
 

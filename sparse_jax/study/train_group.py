@@ -18,7 +18,7 @@ from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.evaluation import measure
 from sparse_jax.training.feed import Feed
 from sparse_jax.training.parts import rates_of
-from sparse_jax.training.state import Best, Evaluation, HyperParams, Report, RunState, TrainFns
+from sparse_jax.training.state import Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
 KEPT_CHECKPOINTS = 2
@@ -169,9 +169,10 @@ class Trainer:
 
     def _write_results(self, state: RunState, seconds: float) -> None:
         """Evaluate the trained networks on every part of the data, for the first time on test."""
-        evaluations = {part: self._score(state, i) for i, part in enumerate(("train", "val", "test"))}
+        trained = state.evaluated, state.model_state
+        evaluations = {part: self._score(trained, i) for i, part in enumerate(("train", "val", "test"))}
         if state.best is not None:
-            evaluations["test_at_best"] = self._score(state.best, 2)
+            evaluations["test_at_best"] = self._score((state.best.params, state.best.model_state), 2)
         host = jax.device_get(state._replace(key=None, opt_state=None))
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
@@ -180,9 +181,9 @@ class Trainer:
                     self.store.write_masks(run.id, _lane(host.topology.masks, lane))
                 self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
 
-    def _score(self, network: RunState | Best, part: int) -> Evaluation:
-        """Loss and hits of every run on a part of the data, on the host."""
-        evaluate, variables, found, sizes = self.group.fns.evaluate, (network.params, network.model_state), [], []
+    def _score(self, variables: tuple[Any, Any], part: int) -> Evaluation:
+        """Loss and hits on a part of the data of every run, given its (params, model_state); on the host."""
+        evaluate, found, sizes = self.group.fns.evaluate, [], []
         for data, start, stop in self.group.feed.rows(part):
             found.append(jax.device_get(evaluate(*variables, data, start, stop)))
             sizes.append(stop - start)
@@ -210,7 +211,7 @@ class Trainer:
             **{f"{part}_loss": value for part, value in losses.items()},
             "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
             "lanes": self.group.lanes,
-            "digest": digest((state.params, topology.masks)),
+            "digest": digest((state.evaluated, topology.masks)),
         }
         if state.best is None:
             return result

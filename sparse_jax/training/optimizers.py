@@ -10,7 +10,7 @@ import optax
 from sparse_jax.config import RunConfig
 from sparse_jax.topology.masks import Masks, mask_tree, name_of
 from sparse_jax.training.problem import Problem
-from sparse_jax.training.timeline import last_update, period
+from sparse_jax.training.timeline import last_update, period, rate_steps
 
 Factor = Callable[[jax.Array], jax.Array]  # step -> factor of the learning rate
 
@@ -29,23 +29,32 @@ def _step(config: RunConfig, steps: int) -> Factor:
 LR_SCHEDULES: dict[str, Callable[[RunConfig, int], Factor]] = {
     "constant": lambda config, steps: jnp.ones_like,
     "cosine": _cosine,
+    "linear": lambda config, steps: lambda step: 1 - step / steps,
     "step": _step,
 }
 
 
 def rate_factor(config: RunConfig, problem: Problem, step: jax.Array) -> jax.Array:
-    """The factor of the learning rate at a step of the run; methods that rewind go through its course again.
+    """The factor of the learning rate at a step of the run: that of its schedule times that of the warm-up.
+
+        s(t) min(1, (t + 1) / W),   W the steps of the warm-up, and t of the course
+    """
+    at = step if config.levels is None else _clock(config, problem, step)
+    factor = LR_SCHEDULES[config.lr_schedule](config, rate_steps(config, problem))(at)
+    if not config.warmup_epochs:
+        return factor
+    return factor * jnp.minimum(1, (at + 1) / (config.warmup_epochs * problem.steps_per_epoch))
+
+
+def _clock(config: RunConfig, problem: Problem, step: jax.Array) -> jax.Array:
+    """Where in the course of the learning rate a method that rewinds is, which goes through it again.
 
     With T steps to the first pruning, k the step gone back to, and T − k steps a level, the course of T steps is
     followed from 0, and from k after every pruning.
     """
-    schedule = LR_SCHEDULES[config.lr_schedule]
-    if config.levels is None:
-        return schedule(config, problem.steps)(step)
     since = (step - config.interval) % period(config)
     since = jnp.where(step >= last_update(config, problem), step - last_update(config, problem), since)
-    again = jnp.minimum(config.rewind_to + since, config.interval)
-    return schedule(config, config.interval)(jnp.where(step < config.interval, step, again))
+    return jnp.where(step < config.interval, step, jnp.minimum(config.rewind_to + since, config.interval))
 
 
 def _decays(params: Any) -> Any:
@@ -70,9 +79,13 @@ OPTIMIZERS: dict[str, Callable[[RunConfig, jax.Array, jax.Array], optax.Gradient
 def make_optimizer(config: RunConfig, rate: jax.Array, decay: jax.Array) -> optax.GradientTransformation:
     """The optimiser of a run at one step; learning rate and weight decay float32[] and possibly traced.
 
-    The schedule stays outside, because optax would count optimiser steps only.
+    The schedule stays outside, because optax would count optimiser steps only. What is clipped is the norm over all
+    leaves, g ← g min(1, c / ‖g‖) (Pascanu et al. 2013, arXiv:1211.5063), before L2 is added to g.
     """
-    return OPTIMIZERS[config.optimizer](config, rate, decay)
+    optimizer = OPTIMIZERS[config.optimizer](config, rate, decay)
+    if not config.gradient_clip:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(config.gradient_clip), optimizer)
 
 
 def zero_slots(tx: optax.GradientTransformation, opt_state: Any, params: Any, kept: Masks) -> Any:

@@ -12,6 +12,7 @@ import optax
 from sparse_jax.activations.by_layer import GATES, by_layer
 from sparse_jax.activations.scaling import Scaling
 from sparse_jax.config import RATES, RunConfig
+from sparse_jax.data.augmentation import make_augment
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.layers import INITIALIZERS, make_layers
@@ -28,7 +29,7 @@ from sparse_jax.training.state import HyperParams
 from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 # The streams of randomness of a run: each is folded into its key, then the step.
-PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH = range(7)
+PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT = range(8)
 
 
 class Parts(NamedTuple):
@@ -38,13 +39,14 @@ class Parts(NamedTuple):
     problem: Problem
     model: nn.Module
     normalize: Callable
+    augment: Callable
 
 
 def make_parts(config: RunConfig, problem: Problem) -> Parts:
-    """The model and the normalisation of a configuration."""
+    """The model, the normalisation and the augmentation of a configuration."""
     scaling = Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
     network = make_network(config, problem, config.activation, scaling)
-    return Parts(config, problem, network, make_apply(config.normalization))
+    return Parts(config, problem, network, make_apply(config.normalization), make_augment(config.augmentation))
 
 
 def make_network(config: RunConfig, problem: Problem, activation: tuple[str, ...], scaling: Scaling) -> nn.Module:
@@ -108,11 +110,38 @@ def optimizer(parts: Parts, hyper: HyperParams, step: jax.Array) -> optax.Gradie
     return make_optimizer(parts.config, learning_rate(parts, hyper, step), hyper.weight_decay)
 
 
-def batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
-    """Normalised inputs and labels of the batch of a step; `key` is the run's."""
+def _raw_batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
     order = jax.random.fold_in(key, ORDER)
-    x, y = batch_at(data, order, step, n=parts.problem.train, batch_size=parts.config.batch_size)
+    return batch_at(data, order, step, n=parts.problem.train, batch_size=parts.config.batch_size)
+
+
+def batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+    """Normalised inputs and labels of the batch of a step, without augmentation; `key` is the run's."""
+    x, y = _raw_batch(parts, key, step, data)
     return parts.normalize(data.normalization, x), y
+
+
+def training_batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
+    """The same batch as training sees it: augmented."""
+    x, y = _raw_batch(parts, key, step, data)
+    x = parts.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), x)
+    return parts.normalize(data.normalization, x), y
+
+
+def training_loss(smoothing: float, logits: jax.Array, y: jax.Array) -> jax.Array:
+    """The mean cross-entropy with smoothed labels, (1 − α) log 1/p_y + α/K Σ_k log 1/p_k over K classes.
+
+    Label smoothing of Szegedy et al. 2016 (arXiv:1512.00567, section 7). What is evaluated has no smoothing.
+
+    Args:
+      smoothing: α in [0, 1).
+      logits: float32[batch, K].
+      y: int32[batch].
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    if smoothing:
+        losses = (1 - smoothing) * losses - smoothing * jax.nn.log_softmax(logits).mean(-1)
+    return losses.mean()
 
 
 def initial_variables(parts: Parts, key: jax.Array, data: Data) -> tuple[Any, Any]:
@@ -134,7 +163,7 @@ def gradients(
     parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data
 ) -> tuple[Any, tuple]:
     """Dense gradients at `params`, of the batch of the step, with (loss, correct, model_state)."""
-    x, y = batch(parts, key, step, data)
+    x, y = training_batch(parts, key, step, data)
     dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
 
     def loss_fn(params):
@@ -142,7 +171,7 @@ def gradients(
             {"params": params, **model_state}, x, train=True, rngs={"dropout": dropout}, mutable=list(model_state)
         )
         logits = as_logits(parts.config, outputs)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        loss = training_loss(parts.config.label_smoothing, logits, y)
         correct = jnp.sum(jnp.argmax(logits, -1) == y, dtype=jnp.int32)
         return loss, (loss, correct, changed)
 

@@ -66,12 +66,17 @@ def make_problem(config: RunConfig, info: DatasetInfo, sizes: tuple[int, int, in
     """The problem of a run on a data set of which `sizes` examples are for training, validation and test.
 
     Raises:
-      UserError: for inputs that the model does not take, a batch larger than the training part, or `dense_layers`
-        that match no layer or all.
+      UserError: for inputs that the model or the augmentation does not take, a batch larger than the training part,
+        or `dense_layers` that match no layer or all.
     """
     train, validation, test = sizes
     if config.batch_size > train:
         raise UserError(f"--batch_size={config.batch_size} is larger than the {train} training examples")
+    if config.augmentation != "none" and len(info.input_shape) != 3:
+        raise UserError(
+            f"--augmentation={config.augmentation} is for images, height × width × channels, and an example of "
+            f"--dataset={config.dataset} has the shape {'×'.join(map(str, info.input_shape))}: use --augmentation=none"
+        )
     kernels = _kernels(config, info)
     per_epoch = train // config.batch_size
     if per_epoch * config.epochs >= 2**31:

@@ -51,6 +51,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
         diverged=jnp.bool_(False),
         best=Best(jnp.int32(-1), jnp.int32(0), network.params, model_state) if parts.problem.validation else None,
         rewind=Rewind(dense, model_state) if rule.rewind == "weights" else None,
+        average=network.params if parts.config.ema else None,
     )
 
 
@@ -83,7 +84,7 @@ def drawn_masks(rule: Rule, name: str, key: jax.Array, shapes: Shapes, counts: C
 def _scored_masks(
     parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
 ) -> Masks:
-    """The connections that a score of the untrained network ranks highest, on the batch of the first step."""
+    """The connections that a score of the untrained network ranks highest, on the first batch without augmentation."""
     name, names = parts.config.initial_topology, parts.problem.masked
     total = sum(hyper.start.values()) if parts.config.allocation == "global" else None
     x, y = batch(parts, key, jnp.int32(0), data)

@@ -61,6 +61,12 @@ class RunState(NamedTuple):
     diverged: jax.Array  # bool[], a training loss was not finite
     best: Best | None  # None without a validation part
     rewind: Rewind | None  # None for most methods
+    average: Any | None  # the moving average of `params`, zero outside the masks; None without --ema
+
+    @property
+    def evaluated(self) -> Any:
+        """The weights that every evaluation is of, and that accset goes by; what is trained are `params`."""
+        return self.params if self.average is None else self.average
 
 
 class Evaluation(NamedTuple):
@@ -73,7 +79,7 @@ class Evaluation(NamedTuple):
 class Report(NamedTuple):
     """What one run says of itself at an evaluation."""
 
-    train: Evaluation  # means over the training batches since the last report, dropout on
+    train: Evaluation  # means over the training batches since the last report, as trained: augmented, dropout on
     train_examples: jax.Array  # int32[], in those batches
     validation: Evaluation  # of nothing without a validation part
     connections: jax.Array  # int32[]

@@ -12,6 +12,11 @@ def period(config: RunConfig) -> int:
     return config.interval - (config.rewind_to or 0)
 
 
+def rate_steps(config: RunConfig, problem: Problem) -> int:
+    """Steps that the learning rate's course takes: the training; up to the first pruning if a method goes back."""
+    return problem.steps if config.levels is None else config.interval
+
+
 def stop_step(config: RunConfig, problem: Problem) -> int:
     """The first step at which no update is made any more: the stop fraction of training, rounded up."""
     if config.levels is not None:

@@ -10,6 +10,7 @@ from jax import lax
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
 from sparse_jax.topology.masks import Weights, apply_masks, select
+from sparse_jax.training.average import averaged_step, averaged_update
 from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
@@ -75,6 +76,7 @@ def _step(parts: Parts, hyper: HyperParams, data: Data, state: RunState) -> RunS
         step=state.step + 1,
         model_state=model_state,
         running=running,
+        average=averaged_step(parts.config.ema, state.average, network.params),
         diverged=state.diverged | ~jnp.isfinite(loss),
     )
     return _remember(parts, state)
@@ -107,6 +109,7 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
         **network._asdict(),
         step=state.step + (rule.update == "instead_of_step"),
         running=state.running._replace(moved=state.running.moved + info.moved),
+        average=averaged_update(state.average, network.params, info.survivors),
     )
     return state if rule.rewind == "no" else _rewound(parts, hyper, state)
 
@@ -119,9 +122,14 @@ def _fresh(parts: Parts, state: RunState, data: Data) -> Weights:
 
 
 def _rewound(parts: Parts, hyper: HyperParams, state: RunState) -> RunState:
-    """The state from which a method that rewinds trains again: earlier weights or the present ones, slots zero."""
+    """The state from which a method that rewinds trains again: earlier weights or the present ones, slots zero.
+
+    With the weights their average starts again, too.
+    """
     masks = state.topology.masks
     if state.rewind is not None:
-        state = state._replace(params=apply_masks(state.rewind.params, masks), model_state=state.rewind.model_state)
+        params = apply_masks(state.rewind.params, masks)
+        average = None if state.average is None else params
+        state = state._replace(params=params, model_state=state.rewind.model_state, average=average)
     tx = optimizer(parts, hyper, state.step)
     return state._replace(opt_state=zero_slots(tx, tx.init(state.params), state.params, masks))
