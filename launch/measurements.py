@@ -1,6 +1,8 @@
 """What `benchmark.py` measures: each a function of the hardware that times two things in turn."""
 
+import contextlib
 import functools
+import itertools
 import os
 import re
 import statistics
@@ -21,7 +23,9 @@ import optax
 from sparse_jax.config import RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.batches import Data
+from sparse_jax.data.catalog import describe
 from sparse_jax.data.normalization import fit
+from sparse_jax.errors import UserError
 from sparse_jax.study.grid import Run
 from sparse_jax.study.resolve import connections_of, settings_of
 from sparse_jax.study.resolve import timed as with_times
@@ -29,8 +33,17 @@ from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.moves import drop, grow
 from sparse_jax.training.cohort import make_cohort, replicate, stack
+from sparse_jax.training.hardware import Hardware
 from sparse_jax.training.problem import make_problem
 from sparse_jax.training.train import make_train
+
+
+class Bench(NamedTuple):
+    """What to measure on."""
+
+    hardware: Hardware
+    smoke: bool  # one short round each
+    data_dir: str  # where MNIST may be found
 
 
 class Measurement(NamedTuple):
@@ -57,10 +70,10 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def cohort_step(hardware: Any, smoke: bool) -> list[Measurement]:
+def cohort_step(bench: Bench) -> list[Measurement]:
     """A LeNet-300-100 step in a cohort of eight SET runs, against a plain dense optax loop fed from the host."""
-    steps, rounds, runs = (20, 1, 8) if smoke else (200, 9, 8)
-    ours = _cohort(hardware, RunConfig(sparsity=0.9), steps, runs)
+    steps, rounds, runs = (20, 1, 8) if bench.smoke else (200, 9, 8)
+    ours = _cohort(bench.hardware, RunConfig(sparsity=0.9), steps, runs)
     plain = _plain_loop(_PlainMLP(), steps)
     ours(), plain()
     a, b, ratio = alternate(ours, plain, rounds)
@@ -105,10 +118,10 @@ def _cohort(hardware: Any, config: RunConfig, steps: int, runs: int) -> Callable
     return work
 
 
-def convolution_step(hardware: Any, smoke: bool) -> list[Measurement]:
+def convolution_step(bench: Bench) -> list[Measurement]:
     """A LeNet-5 step of one SET run in the loop of the compiled program, against the same as a program of its own."""
-    steps, rounds = (2, 1) if smoke else (40, 9)
-    ours = _cohort(hardware, RunConfig(model="lenet5", sparsity=0.9), steps, 1)
+    steps, rounds = (2, 1) if bench.smoke else (40, 9)
+    ours = _cohort(bench.hardware, RunConfig(model="lenet5", sparsity=0.9), steps, 1)
     plain = _plain_loop(_PlainConv(), steps)
     ours(), plain()
     a, b, ratio = alternate(ours, plain, rounds)
@@ -142,11 +155,11 @@ class _PlainConv(nn.Module):
         return nn.Dense(10)(x)
 
 
-def update_share(hardware: Any, smoke: bool) -> list[Measurement]:
+def update_share(bench: Bench) -> list[Measurement]:
     """One topology update of SET's network for CIFAR-10 against the steps of the epoch that it comes after."""
-    hidden, steps, rounds = ((40, 10, 40), 2, 1) if smoke else ((4000, 1000, 4000), 8, 5)
+    hidden, steps, rounds = ((40, 10, 40), 2, 1) if bench.smoke else ((4000, 1000, 4000), 8, 5)
     config = RunConfig(hidden_sizes=hidden, epsilon=20.0, batch_size=100, dense_layers="output")
-    fns, hyper, data = _compiled_cohort(hardware, config, _images(2_000, (32, 32, 3)), 1)
+    fns, hyper, data = _compiled_cohort(bench.hardware, config, _images(2_000, (32, 32, 3)), 1)
     state = fns.init(hyper, data)
     epoch = 50_000 // config.batch_size
 
@@ -205,9 +218,9 @@ def _plain_loop(model: nn.Module, steps: int) -> Callable[[], float]:
     return work
 
 
-def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
+def topology_update(bench: Bench) -> list[Measurement]:
     """Drop and grow of one 1000 × 1000 layer with a traced count, against the same by double argsort."""
-    side, rounds = (100, 1) if smoke else (1000, 7)
+    side, rounds = (100, 1) if bench.smoke else (1000, 7)
     shape = (side, side)
     keys = jax.random.split(jax.random.key(0), 3)
     count = jnp.int32(side * side // 25)
@@ -243,19 +256,22 @@ def topology_update(hardware: Any, smoke: bool) -> list[Measurement]:
     ]
 
 
-def start_up(hardware: Any, smoke: bool) -> list[Measurement]:
+def start_up(bench: Bench) -> list[Measurement]:
     """Seconds from the start of launch/train.py to its first training step, with a cold and a warm cache."""
+    sets = ["digits"]
+    with contextlib.suppress(UserError):
+        sets.append(describe("mnist", bench.data_dir).name)
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, cache in enumerate(["cold", "warm"]):
+        for name, cache in itertools.product(sets, ("cold", "warm")):
             command = [
-                sys.executable, str(Path(__file__).with_name("train.py")), "--hidden_sizes=300,100", "--method=set",
-                "--epochs=2", f"--workdir={folder}/{number}",
+                sys.executable, str(Path(__file__).with_name("train.py")), f"--dataset={name}", "--method=set",
+                f"--data_dir={bench.data_dir}", "--epochs=1", f"--workdir={folder}/{name}-{cache}",
             ]  # fmt: skip
-            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/{name}"}
             ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             seconds = re.search(r"first step ([\d.]+) s", ended.stderr)[1]
-            detail = "imports, data, initialisation, compilation; digits, 300-100, SET"
+            detail = f"imports, data, initialisation, compilation; {name}, 300-100, SET"
             target = "≤ 6 s" if cache == "warm" else "–"
             lines.append(Measurement(f"start to first step, {cache}", f"{seconds} s", "–", None, target, detail))
     return lines

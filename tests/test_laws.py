@@ -48,7 +48,7 @@ def _plain(leaf):
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
-@functools.lru_cache(maxsize=40)  # nearly a thousand memory maps each, of which a process has 65,530
+@functools.cache
 def compiled(config):
     """The functions of one run, each compiled for itself."""
     fns = make_train(config, make_tiny_problem(config))

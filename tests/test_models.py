@@ -13,7 +13,7 @@ from sparse_jax.activations.by_layer import by_layer
 from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.config import DTYPES, INITIALIZERS, OPTIMIZERS, RunConfig
 from sparse_jax.errors import UserError
-from sparse_jax.models.convolution import conv_general_dilated
+from sparse_jax.models.convolution import conv_general_dilated, depthwise
 from sparse_jax.models.layers import Layers, make_layers
 from sparse_jax.models.lenet import response_normalization
 from sparse_jax.models.mlp import MLP
@@ -363,6 +363,26 @@ def test_gradients_of_the_convolution_are_those_of_lax(stride, padding, size):
 
     weights = jax.random.normal(keys[2], theirs(x, kernel).shape)
     np.testing.assert_array_equal(ours(x, kernel), theirs(x, kernel))
+    a, b = (jax.grad(lambda x, k, f=f: (weights * f(x, k)).sum(), argnums=(0, 1))(x, kernel) for f in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_depthwise_convolution_and_its_gradients_are_those_of_lax(stride, size):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 7, 8, 3)), jax.random.normal(keys[1], (size, size, 1, 3))
+
+    def theirs(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), "SAME", dimension_numbers=LAYOUT, feature_group_count=3
+        )
+
+    def ours(x, kernel):
+        return depthwise(x, kernel, stride)
+
+    weights = jax.random.normal(keys[2], theirs(x, kernel).shape)
+    np.testing.assert_allclose(ours(x, kernel), theirs(x, kernel), rtol=1e-5, atol=1e-5)
     a, b = (jax.grad(lambda x, k, f=f: (weights * f(x, k)).sum(), argnums=(0, 1))(x, kernel) for f in (ours, theirs))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 

@@ -1,5 +1,6 @@
-"""A convolution whose gradients are as quick inside a loop of a compiled program as outside."""
+"""Convolutions whose gradients are as quick inside a loop of a compiled program as outside."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -76,3 +77,30 @@ def _backward(strides: tuple[int, ...], pads: Pads, residuals: tuple, g: jax.Arr
 
 
 _convolve.defvjp(_with_residuals, _backward)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Every channel convolved by itself, padded to keep height / stride and width / stride.
+
+        y[i, j, c] = Σ_ab x[stride i + a, stride j + b, c] kernel[a, b, 0, c]
+
+    A sum over taps of shifted images, so that its gradients are such sums, too: those of `lax` in a loop on CPU take 20
+    to 80 times as long. Sums are float32.
+
+    Args:
+      x: float[batch, height, width, channels].
+      kernel: float[size, size, 1, channels].
+      stride: of the window, on both axes.
+
+    Returns:
+      x's dtype[batch, ⌈height / stride⌉, ⌈width / stride⌉, channels].
+    """
+    size = kernel.shape[:2]
+    pads = lax.padtype_to_pads(x.shape[1:3], size, (stride, stride), "SAME")
+    height, width = (stride * (-(-side // stride) - 1) + 1 for side in x.shape[1:3])  # from the first tap to the last
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    total = jnp.zeros((), jnp.float32)
+    for a, b in itertools.product(*map(range, size)):
+        image = padded[:, a : a + height : stride, b : b + width : stride]
+        total = total + (kernel[a : a + 1, b : b + 1] * image).astype(jnp.float32)
+    return total.astype(x.dtype)

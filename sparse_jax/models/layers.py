@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 
-from sparse_jax.models.convolution import conv_general_dilated
+from sparse_jax.models.convolution import conv_general_dilated, depthwise
 
 Layer = Callable[[jax.Array], jax.Array]
 
@@ -54,6 +54,20 @@ class Layers(NamedTuple):
     layer_norm: Callable[[str], Layer]
 
 
+class Depthwise(nn.Module):
+    """A convolution of every channel by itself, with the parameter kernel[size, size, 1, channels]."""
+
+    size: int
+    stride: int
+    kernel_init: initializers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, x.shape[-1]))
+        return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
 def make_layers(initializer: str, dtype: str) -> Layers:
     """The layers of linen, with parameters in float32.
 
@@ -69,22 +83,12 @@ def make_layers(initializer: str, dtype: str) -> Layers:
             conv_general_dilated=conv_general_dilated,
         )  # fmt: skip
 
-    def depthwise(name: str, size: int, stride: int) -> Layer:
-        def apply(x: jax.Array) -> jax.Array:
-            channels = x.shape[-1]
-            return nn.Conv(
-                channels, (size, size), stride, "SAME", feature_group_count=channels, use_bias=False,
-                kernel_init=kernel, dtype=compute, name=name,
-            )(x)  # fmt: skip
-
-        return apply
-
     return Layers(
         dense=lambda name, features, bias: nn.Dense(
             features, use_bias=bias, kernel_init=kernel, dtype=compute, name=name
         ),
         conv=conv,
-        depthwise=depthwise,
+        depthwise=lambda name, size, stride: Depthwise(size, stride, kernel, compute, name=name),
         batch_norm=lambda name, train: nn.BatchNorm(
             use_running_average=not train, momentum=0.9, dtype=compute, name=name
         ),
