@@ -22,6 +22,7 @@ import optax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.data.arrays import DatasetInfo
+from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import describe
 from sparse_jax.data.normalization import fit
@@ -101,7 +102,7 @@ def _compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tu
     mesh, width = hardware.place(runs)
     fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
     stacked = stack([hyper._replace(seed=np.uint32(seed)) for seed in range(runs)], width, mesh)
-    return fns, stacked, replicate(Data(x, y, fit("global_zscore", x)), mesh)
+    return fns, stacked, replicate(Data(x, y, fit("global_zscore", x), levels_of(x)), mesh)
 
 
 def _cohort(hardware: Any, config: RunConfig, steps: int, runs: int) -> Callable[[], float]:

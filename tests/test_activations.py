@@ -11,7 +11,7 @@ from flax import linen as nn
 from sparse_jax.activations.by_layer import ACTIVATIONS, by_layer
 from sparse_jax.activations.fixed import FIXED, all_relu
 from sparse_jax.activations.learnable import ACON, FALU, LEARNABLE, SRS, PReLU, SReLU, SwishBeta, TanhSoft1, TanhSoft2
-from sparse_jax.activations.scaling import UNSCALED, Scaling
+from sparse_jax.activations.scaling import SCALES, UNSCALED, Scaling
 from sparse_jax.errors import UserError
 from sparse_jax.training import start
 from sparse_jax.training.parts import make_network
@@ -114,6 +114,24 @@ def with_parameters(module, values, x):
 
 
 # --- values ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_half_precision_stays_half_and_near(name, scale):
+    x = jnp.linspace(-4, 4, 33)[:, None]
+    full, half = (apply(name, x.astype(dtype), Scaling(1.25, 0.75, scale)) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), full, rtol=0.05, atol=0.1 if name != "step" else 2)
+
+
+@pytest.mark.parametrize("name", ["sin_pi", "cos_pi"])
+def test_periods_are_kept_far_from_0(name):
+    x = jnp.array([0.25, 0.5, 1.0])
+    for dtype, far in ((jnp.float32, 2.0**20), (jnp.bfloat16, 32.0)):
+        shifted = FIXED[name]((x + far).astype(dtype)).astype(jnp.float32)
+        np.testing.assert_allclose(shifted, FIXED[name](x), atol=0.01)
+    assert jnp.isfinite(jax.grad(FIXED[name])(jnp.float32(3e38)))
 
 
 @pytest.mark.parametrize("name", GOLDEN)

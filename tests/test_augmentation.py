@@ -8,7 +8,7 @@ from scipy import ndimage, stats
 
 from sparse_jax.config import AUGMENTATIONS as NAMES
 from sparse_jax.data import augmentation
-from sparse_jax.data.augmentation import AUGMENTATIONS, Levels, affine, make_augment
+from sparse_jax.data.augmentation import AUGMENTATIONS, Levels, affine, levels_of, make_augment
 from sparse_jax.data.batches import batch_at
 from sparse_jax.errors import UserError
 from sparse_jax.training.parts import AUGMENT, ORDER, batch, make_parts, training_batch
@@ -50,29 +50,50 @@ def grey(rows):
 @pytest.mark.parametrize("name", RANDOM)
 def test_shape_and_range_are_kept_whatever_the_key(name, dtype):
     x, augment = images(dtype), jax.jit(make_augment(name))
-    low, high = (0, 255) if dtype == np.uint8 else (np.asarray(x).min((1, 2, 3)), np.asarray(x).max((1, 2, 3)))
+    levels = levels_of(np.asarray(x))
     for seed in range(30):
-        out = np.asarray(augment(jax.random.key(seed), x))
+        out = np.asarray(augment(jax.random.key(seed), x, levels))
         assert (out.dtype, out.shape) == (np.float32, x.shape)
-        assert (out.min((1, 2, 3)) >= np.subtract(low, 1e-4)).all()
-        assert (out.max((1, 2, 3)) <= np.add(high, 1e-4)).all()
+        assert out.min() >= levels.low - 1e-4
+        assert out.max() <= levels.high + 1e-4
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_the_units_of_the_pixels_do_not_matter(name):
+    """Bytes, the same as numbers between −2 and 2, and images of 0..16 as scikit-learn's digits are."""
+    x, augment = images().astype(jnp.float32), jax.jit(make_augment(name))
+    expected = np.asarray(augment(KEY, x, Levels(0.0, 255.0)))
+    for scale, shift in ((4 / 255, -2.0), (16 / 255, 0.0)):
+        out = augment(KEY, x * scale + shift, Levels(shift, 255 * scale + shift))
+        np.testing.assert_allclose((np.asarray(out) - shift) / scale, expected, rtol=1e-4, atol=0.01)
+
+
+def test_levels_are_those_of_all_training_images():
+    assert levels_of(np.arange(3, 20, dtype=np.uint8).reshape(1, 17, 1, 1)) == (3.0, 19.0)
+
+
+def test_a_crop_of_a_small_image_moves_by_one_pixel():
+    image = np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=-5)
+    crops = {padded[i : i + 3, j : j + 3].tobytes() for i in range(3) for j in range(3)}
+    assert {out.tobytes() for out in of_many_keys(augmentation.crop, image, Levels(-5.0, 9.0), 200)} == crops
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_an_example_has_its_own_key_and_its_neighbours_do_not_matter(name):
     augment = jax.jit(make_augment(name))
     x = jnp.tile(images()[:1], (8, 1, 1, 1))
-    out = np.asarray(augment(KEY, x))
-    equal(out, augment(KEY, x))
+    out = np.asarray(augment(KEY, x, BYTES))
+    equal(out, augment(KEY, x, BYTES))
     assert len({image.tobytes() for image in out}) > 1
-    assert (out != np.asarray(augment(jax.random.key(8), x))).any()
+    assert (out != np.asarray(augment(jax.random.key(8), x, BYTES))).any()
     others = x.at[1:].set(images()[1])
-    equal(out[0], augment(KEY, others)[0])
+    equal(out[0], augment(KEY, others, BYTES)[0])
 
 
 def test_none_is_the_batch_as_it_is():
     x = images()
-    assert make_augment("none")(KEY, x) is x
+    assert make_augment("none")(KEY, x, BYTES) is x
 
 
 def test_an_unknown_name_is_refused():
@@ -82,15 +103,22 @@ def test_an_unknown_name_is_refused():
 
 def test_the_presets_are_what_they_say():
     composed = {name: [one.__name__ for one in maps] for name, maps in AUGMENTATIONS.items()}
-    assert composed["crop_flip"] == ["crop", "flip"]
-    assert composed["dubowski"] == ["rotate_shift", "flip"]
-    assert composed["alford"] == ["crop", "flip", "brightness", "contrast"]
+    assert composed == {
+        "none": [],
+        "crop": ["crop"],
+        "flip": ["flip"],
+        "crop_flip": ["crop", "flip"],
+        "rotate_shift": ["rotate_shift"],
+        "dubowski": ["rotate_shift", "flip"],
+        "color_jitter": ["brightness", "contrast"],
+        "alford": ["crop", "flip", "brightness", "contrast"],
+    }
 
 
 @pytest.mark.parametrize("name", ["crop_flip", "alford"])
 def test_a_preset_is_the_composition_of_its_maps_each_with_a_key(name):
     x = images()
-    for image, key, out in zip(x, jax.random.split(KEY, len(x)), make_augment(name)(KEY, x), strict=True):
+    for image, key, out in zip(x, jax.random.split(KEY, len(x)), make_augment(name)(KEY, x, BYTES), strict=True):
         expected = image.astype(jnp.float32)
         for one, map_key in zip(AUGMENTATIONS[name], jax.random.split(key, len(AUGMENTATIONS[name])), strict=True):
             expected = one(map_key, expected, BYTES)
@@ -210,7 +238,8 @@ def test_a_training_batch_is_augmented_raw_and_anew_at_every_step():
     parts, key = parts_of(config), jax.random.key(3)
     for step in map(jnp.int32, (0, 5)):
         raw, labels = batch_at(data, jax.random.fold_in(key, ORDER), step, n=SIZES[0], batch_size=8)
-        augmented = make_augment("crop_flip")(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), raw)
+        augment_key = jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step)
+        augmented = make_augment("crop_flip")(augment_key, raw, data.levels)
         x, y = training_batch(parts, key, step, data)
         equal((x, y), (parts.normalize(data.normalization, augmented), labels))
         equal(batch(parts, key, step, data), (parts.normalize(data.normalization, raw), labels))

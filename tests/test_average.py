@@ -20,21 +20,28 @@ def layer(kernel, bias):
 
 
 def test_three_steps_an_update_and_another_step_by_hand():
-    """β = 3/4. The connections of 3 inputs: the first survives, the second dies, the third is born."""
+    """β = 3/4, from step 26 on. Of 3 connections the first survives, the second dies, the third is born."""
     average = layer([4.0, 8.0, 0.0], [1.0])  # starts at the weights
     for weights in (layer([8.0, 4.0, 0.0], [1.0]), layer([0.0, 12.0, 0.0], [1.0]), layer([7.0, 3.0, 0.0], [5.0])):
-        average = averaged_step(0.75, average, weights)
+        average = averaged_step(0.75, jnp.int32(26), average, weights)
     # 4 → 5 → 3.75 → 4.5625; 8 → 7 → 8.25 → 6.9375; 1 → 1 → 1 → 2
     equal(average, layer([4.5625, 6.9375, 0.0], [2.0]))
     survivors = {"a/kernel": jnp.array([True, False, False])}
     average = averaged_update(average, layer([7.0, 0.0, 0.5], [5.0]), survivors)
     equal(average, layer([4.5625, 0.0, 0.5], [2.0]))
-    average = averaged_step(0.75, average, layer([4.5625, 0.0, 8.5], [6.0]))
+    average = averaged_step(0.75, jnp.int32(30), average, layer([4.5625, 0.0, 8.5], [6.0]))
     equal(average, layer([4.5625, 0.0, 2.5], [3.0]))
 
 
+def test_the_first_steps_forget_the_initial_weights():
+    average = layer([10.0], [0.0])
+    for step in range(3):  # shares 1/10, 2/11 and 3/12 of what was
+        average = averaged_step(0.999, jnp.int32(step), average, layer([1.0], [0.0]))
+    np.testing.assert_allclose(average["a"]["kernel"], [1 + 9 * (1 / 10) * (2 / 11) * (3 / 12)], rtol=1e-6)
+
+
 def test_without_an_average_there_is_none():
-    assert averaged_step(0.0, None, layer([1.0], [1.0])) is None
+    assert averaged_step(0.0, jnp.int32(0), None, layer([1.0], [1.0])) is None
     assert averaged_update(None, layer([1.0], [1.0]), {}) is None
 
 
@@ -47,8 +54,10 @@ def test_the_average_of_a_run_follows_its_weights(method):
     average = jax.tree.map(np.asarray, state.params)
     equal(state.average, average)
     for step in range(1, 10):
+        t = int(state.step)
+        share = min(0.75, (1 + t) / (10 + t))
         state = fns.steps(state, hyper, data, jnp.int32(1))
-        average = jax.tree.map(lambda a, w: 0.75 * a + 0.25 * np.asarray(w), average, state.params)
+        average = jax.tree.map(lambda a, w, s=share: s * a + (1 - s) * np.asarray(w), average, state.params)
         if step % 3 == 0:
             masks = state.topology.masks
             state = fns.update(state, hyper, data)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data, batch_at, batch_indices, permute
 from sparse_jax.data.normalization import Normalization
 from sparse_jax.errors import UserError
@@ -71,7 +72,7 @@ def test_an_epoch_repeats_nothing_and_epochs_differ(n, batch_size):
 def test_batch_at_is_a_pure_function_of_the_step():
     n, batch_size = 50, 8
     x = jnp.arange(80 * 6, dtype=jnp.uint8).reshape(80, 3, 2)
-    data = Data(x, jnp.arange(80, dtype=jnp.int32), Normalization(jnp.zeros(()), jnp.ones(())))
+    data = Data(x, jnp.arange(80, dtype=jnp.int32), Normalization(jnp.zeros(()), jnp.ones(())), levels_of(x))
 
     @jax.jit
     def scanned(start):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits
@@ -31,7 +32,7 @@ def streamed(mesh, seeds, monkeypatch, steps_a_block, batch_size=8, steps=40):
     """The feed of runs with these seeds, in blocks of so many steps."""
     parts = splits()
     monkeypatch.setattr(feeds, "BLOCK_BYTES", steps_a_block * batch_size * len(seeds) * parts.x[0].nbytes)
-    held_out = Data(parts.x[TRAIN:], parts.y[TRAIN:], fit("global_zscore", parts.x[:TRAIN]))
+    held_out = Data(parts.x[TRAIN:], parts.y[TRAIN:], fit("global_zscore", parts.x[:TRAIN]), levels_of(parts.x[:TRAIN]))
     return Streamed(replicate(held_out, mesh), parts, seeds, batch_size, steps, mesh)
 
 
@@ -53,7 +54,7 @@ def test_the_rows_of_a_part_are_all_and_each_once(monkeypatch):
     mesh, parts = make_mesh(jax.devices()[:1]), splits()
     ends = np.cumsum([0, *SIZES], dtype=np.int32)
     stream = streamed(mesh, SEEDS, monkeypatch, 1, batch_size=3)  # pieces of 9 rows, which do not divide 32
-    resident = Resident(jax.device_put(Data(parts.x, parts.y, None)), ends)
+    resident = Resident(jax.device_put(Data(parts.x, parts.y, None, None)), ends)
     for part in range(3):
         for feed in (stream, resident):
             pieces = list(feed.rows(part))

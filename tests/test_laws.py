@@ -255,7 +255,7 @@ def dense_loop(config, tx, losses):
     def step(carry, i):
         params, opt_state, average = carry
         x, y = batch_at(data, jax.random.fold_in(key, ORDER), i, n=SIZES[0], batch_size=8)
-        x = augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), i), x)
+        x = augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), i), x, data.levels)
         dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), i)
 
         def loss_fn(params):
@@ -265,7 +265,8 @@ def dense_loop(config, tx, losses):
 
         updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
         params = optax.apply_updates(params, updates)
-        return (params, opt_state, optax.incremental_update(params, average, 1 - config.ema)), None
+        share = jnp.minimum(config.ema, (1 + i) / (10 + i))
+        return (params, opt_state, optax.incremental_update(params, average, 1 - share)), None
 
     @jax.jit
     def loop():

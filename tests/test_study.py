@@ -10,6 +10,7 @@ from scipy import stats
 
 from sparse_jax.analysis.statistics import t_interval
 from sparse_jax.config import StudyConfig
+from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.study import execute
 from sparse_jax.study.interrupt import Interrupt
@@ -154,7 +155,7 @@ class InProcess:
         monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
         self.study, self.store = study_of(**axes), open_store(folder / "w")
         self.store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
-        assert execute.execute(self.study, StudyConfig(), self.store, Interrupt())
+        assert execute.execute(self.study, StudyConfig(), self.store, Interrupt(), make_reader("."))
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
@@ -177,7 +178,7 @@ def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_pa
     )  # fmt: skip
     (cohort,), (fns,) = done.study.cohorts, done.made
     mesh = make_mesh(jax.devices()[:1])
-    data = execute.make_loader(StudyConfig(), done.store, HARDWARE)(cohort.runs[0].config, mesh).data
+    data = execute.make_loader(StudyConfig(), done.store, HARDWARE, make_reader("."))(cohort.runs[0].config, mesh).data
     hyper = stack([hyper_params(run) for run in cohort.runs], 3, mesh)
     with Checkpoints(done.store.checkpoints(f"{cohort.id}-0"), 1) as checkpoints:
         _, state, _ = checkpoints.restore(abstract_state(fns, hyper, data, 3))
@@ -193,7 +194,8 @@ def test_normalisation_is_fitted_on_the_training_part_alone(tmp_path):
     store = open_store(tmp_path)
     store.write_config({"data": {}})
     (run,) = study_of(normalization=["zscore"]).runs
-    data = execute.make_loader(StudyConfig(), store, HARDWARE)(run.config, make_mesh(jax.devices()[:1])).data
+    loader = execute.make_loader(StudyConfig(), store, HARDWARE, make_reader("."))
+    data = loader(run.config, make_mesh(jax.devices()[:1])).data
     x, train = np.asarray(data.x), run.problem.train
     alone, leaking = (fit("zscore", x[:stop]) for stop in (train, train + run.problem.validation))
     np.testing.assert_array_equal(data.normalization.shift, alone.shift)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.arrays import DatasetInfo
+from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
 from sparse_jax.models.layers import make_layers
@@ -83,7 +84,7 @@ def make_data(model: str = "mlp") -> Data:
     y = np.arange(sum(SIZES), dtype=np.int32) % CLASSES
     centres = rng.normal(size=(CLASSES, *MODELS[model][0]))
     x = (centres[y] + 0.5 * rng.normal(size=(y.size, *MODELS[model][0]))).astype(np.float32)
-    return jax.device_put(Data(x, y, fit("global_zscore", x[: SIZES[0]])))
+    return jax.device_put(Data(x, y, fit("global_zscore", x[: SIZES[0]]), levels_of(x[: SIZES[0]])))
 
 
 def make_hyper(config: RunConfig, seed: int = 0, sparsity: float = 0.6, **changes: Any) -> HyperParams:

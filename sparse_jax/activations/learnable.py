@@ -16,8 +16,8 @@ def _uniform(low: float, high: float) -> nn.initializers.Initializer:
 
 
 def per_neuron(module: nn.Module, name: str, init: nn.initializers.Initializer, x: jax.Array) -> jax.Array:
-    """A parameter for each entry of the last axis of x, with the rank of x."""
-    value = module.param(name, init, x.shape[-1:])
+    """A parameter for each entry of the last axis of x, with the rank and the dtype of x."""
+    value = module.param(name, init, x.shape[-1:]).astype(x.dtype)
     return value.reshape((1,) * (x.ndim - 1) + value.shape)
 
 

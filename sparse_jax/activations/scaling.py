@@ -46,7 +46,7 @@ class Scaled(nn.Module):
 
 
 def _per_layer(module: nn.Module, name: str, init: nn.initializers.Initializer, x: jax.Array) -> jax.Array:
-    return module.param(name, init, ())
+    return module.param(name, init, ()).astype(x.dtype)
 
 
 def _fixed(make: Make, name: str, alpha: float, beta: float) -> Activation:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from sparse_jax.errors import unknown
@@ -24,20 +25,24 @@ CONTRAST = (0.2, 1.8)
 
 
 class Levels(NamedTuple):
-    """What the values of an image lie between."""
+    """What the values of all training images lie between, float32[]: black and white."""
 
-    low: jax.Array | float
-    high: jax.Array | float
+    low: jax.Array | np.ndarray
+    high: jax.Array | np.ndarray
+
+
+def levels_of(x_train: np.ndarray) -> Levels:
+    """The least and the greatest value of the training examples, of any shape."""
+    return Levels(np.float32(x_train.min()), np.float32(x_train.max()))
 
 
 Map = Callable[[jax.Array, jax.Array, Levels], jax.Array]
 
 
-def make_augment(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The augmentation `name`: (key, x[batch, height, width, channels]) -> float32 of that shape.
+def make_augment(name: str) -> Callable[[jax.Array, jax.Array, Levels], jax.Array]:
+    """The augmentation `name`: (key, x[batch, height, width, channels], levels) -> float32 of that shape.
 
-    Every example has a key, so that the other examples do not matter. Values of uint8 lie between 0 and 255 and stay
-    there; those of a float image lie between its own least and greatest. `none` returns x as it is.
+    Every example has a key, so that the other examples do not matter. `none` returns x as it is.
 
     Raises:
       UserError: the name is unknown.
@@ -46,15 +51,16 @@ def make_augment(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
         raise unknown("augmentation", name, AUGMENTATIONS)
     maps = AUGMENTATIONS[name]
 
-    def augment_one(key, x):
+    def augment_one(key, x, levels):
         image = x.astype(jnp.float32)
-        levels = Levels(0.0, 255.0) if x.dtype == jnp.uint8 else Levels(image.min(), image.max())
         for random_map, map_key in zip(maps, jax.random.split(key, len(maps)), strict=True):
             image = random_map(map_key, image, levels)
         return image
 
-    def augment(key, x):
-        return jax.vmap(augment_one)(jax.random.split(key, x.shape[0]), x) if maps else x
+    def augment(key, x, levels):
+        if not maps:
+            return x
+        return jax.vmap(augment_one, in_axes=(0, 0, None))(jax.random.split(key, x.shape[0]), x, levels)
 
     return augment
 

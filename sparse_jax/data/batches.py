@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sparse_jax.data.augmentation import Levels
 from sparse_jax.data.normalization import Normalization
 from sparse_jax.errors import UserError
 
@@ -32,6 +33,7 @@ class Data(NamedTuple):
     x: jax.Array  # uint8 or float32[examples, ...]
     y: jax.Array  # int32[examples]
     normalization: Normalization
+    levels: Levels
     block: Block | None = None
 
 

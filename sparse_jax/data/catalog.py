@@ -1,13 +1,18 @@
 """The data sets by name. Imports no jax: a wrong name or an absent folder is reported at once."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from sparse_jax.data import csv_file, embedded, images, synthetic, tabular
 from sparse_jax.data.arrays import Arrays, DatasetInfo
 from sparse_jax.errors import UserError, unknown
 
-__all__ = ["DATASETS", "FILES", "IMAGES", "Arrays", "DatasetInfo", "Source", "describe", "load", "source_of"]
+__all__ = [
+    "DATASETS", "FILES", "IMAGES", "Arrays", "DatasetInfo", "Source", "describe", "load", "make_reader",
+    "source_of",
+]  # fmt: skip
 
 
 class Source(NamedTuple):
@@ -76,6 +81,12 @@ def describe(name: str, data_dir: str) -> DatasetInfo:
 def load(name: str, data_dir: str) -> Arrays:
     """The arrays that `describe` describes; same arguments and errors."""
     return source_of(name).load(name, data_dir)
+
+
+def make_reader(data_dir: str) -> Callable[[str], Arrays]:
+    """name -> arrays as `load` has them; the latest ones stay, so that to ask again costs nothing."""
+    folder = str(Path(data_dir).expanduser())
+    return functools.lru_cache(maxsize=1)(lambda name: load(name, folder))
 
 
 def source_of(name: str) -> Source:

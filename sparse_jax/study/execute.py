@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from sparse_jax.config import AUTO, RunConfig, StudyConfig
+from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
-from sparse_jax.data.catalog import Arrays, load
+from sparse_jax.data.catalog import Arrays
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
@@ -91,28 +92,29 @@ class Loaded(NamedTuple):
 
 
 def make_loader(
-    settings: StudyConfig, store: Store, hardware: Hardware
+    settings: StudyConfig, store: Store, hardware: Hardware, read: Callable[[str], Arrays]
 ) -> Callable[[RunConfig, jax.sharding.Mesh], Loaded]:
-    """(config, mesh) -> the data of a cohort.
+    """(config, mesh) -> the data of a cohort, which `read` gives by the name of the data set.
 
     The latest data stay, because cohorts of one data set follow each other. Raises UserError if they are not
     those that the study was begun on.
     """
 
     @functools.lru_cache(maxsize=1)
-    def read(name: str) -> Arrays:
-        arrays = load(name, str(Path(settings.data_dir).expanduser()))
+    def same(name: str) -> Arrays:
+        arrays = read(name)
         _same_data(store, name, digest(arrays))
         return arrays
 
     @functools.lru_cache(maxsize=1)
     def place(name: str, sizes: tuple, normalization: str, mesh: jax.sharding.Mesh) -> Loaded:
         train_size, test_size, fraction = sizes
-        parts = split(read(name), train_size=train_size, test_size=test_size, validation_fraction=fraction)
+        parts = split(same(name), train_size=train_size, test_size=test_size, validation_fraction=fraction)
         fits = hardware.holds(parts.x.nbytes + parts.y.nbytes)
         streams = settings.data_placement == "host" or (settings.data_placement == AUTO and not fits)
         first = parts.train if streams else 0
-        data = Data(parts.x[first:], parts.y[first:], fit(normalization, parts.x[: parts.train]))
+        train = parts.x[: parts.train]
+        data = Data(parts.x[first:], parts.y[first:], fit(normalization, train), levels_of(train))
         test_labels = parts.y[parts.train + parts.validation :]
         majority = float(np.bincount(test_labels).max() / parts.test)
         return Loaded(replicate(data, mesh), parts, streams, majority)
@@ -158,7 +160,9 @@ def _groups(cohort: Cohort, hardware: Hardware, loader: Callable, finished: froz
         yield Group(name, runs, programs[width], hyper, mesh, feed, finished, loaded.majority, hardware.lanes)
 
 
-def execute(study: Study, settings: StudyConfig, store: Store, interrupt: Interrupt) -> bool:
+def execute(
+    study: Study, settings: StudyConfig, store: Store, interrupt: Interrupt, read: Callable[[str], Arrays]
+) -> bool:
     """Train every run of the study that has no result yet; results.csv is renewed after every group.
 
     Returns False after SIGTERM or SIGINT, with the state of the running group saved.
@@ -171,7 +175,7 @@ def execute(study: Study, settings: StudyConfig, store: Store, interrupt: Interr
     order = [run.id for run in study.runs]
     store.write_csv(COLUMNS, order)
     finished = frozenset(store.read_results())
-    loader = make_loader(settings, store, hardware)
+    loader = make_loader(settings, store, hardware, read)
     pending = [run for run in study.runs if run.id not in finished]
     with Monitor(pending, hardware.description) as monitor:
         for cohort in study.cohorts:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_jax.config import AUTO, StudyConfig, settings
+from sparse_jax.data.catalog import make_reader
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
 from sparse_jax.study.grid import Study, dataset_label, digest, make_study
@@ -91,6 +92,11 @@ def _check(store: Store, grid: Grid, frozen: dict[str, Any]) -> bool:
     return True
 
 
+def _tell(study: Study) -> None:
+    for notice in study.notices:
+        print(f"note: {notice}", file=sys.stderr)
+
+
 def train_study(grid: Grid) -> int:
     """Train a grid, or print its plan; the exit status of the program.
 
@@ -99,22 +105,24 @@ def train_study(grid: Grid) -> int:
     """
     interrupt = Interrupt()
     study = make_study(grid)
-    for notice in study.notices:
-        print(f"note: {notice}", file=sys.stderr)
     console, workdir = make_console(), _workdir(grid)
     if grid.study.dry_run:
+        _tell(study)
         print_plan(console, study)
         print(f"would write to {workdir}")
         return 0
-    frozen = _frozen(grid, study)
-    _check(Store(workdir), grid, frozen)
+    frozen, read = _frozen(grid, study), make_reader(grid.study.data_dir)
+    if not _check(Store(workdir), grid, frozen):
+        for name in reversed(grid.axes["dataset"]):  # the first one is read last, and stays
+            read(name)
+    _tell(study)
     store = open_store(workdir)
     with store.lock("study", *(cohort.id for cohort in study.cohorts)):
         if not _check(store, grid, frozen):
             store.write_config(frozen | {"sessions": [], "data": {}})
         from sparse_jax.study.execute import execute
 
-        if not execute(study, grid.study, store, interrupt):
+        if not execute(study, grid.study, store, interrupt, read):
             print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
             return INTERRUPTED
     print_summary(console, study, store.read_results())

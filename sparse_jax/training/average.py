@@ -12,20 +12,22 @@ import jax.numpy as jnp
 from sparse_jax.topology.masks import Masks, mask_tree
 
 
-def averaged_step(decay: float, average: Any, params: Any) -> Any:
-    """a ← β a + (1 − β) w, after an optimiser step.
+def averaged_step(decay: float, step: jax.Array, average: Any, params: Any) -> Any:
+    """a ← β_t a + (1 − β_t) w, after an optimiser step, with β_t = min(β, (1 + t) / (10 + t)).
 
-    It starts at the initial weights, a₀ = w₀, so that no bias is to be corrected: as the teacher of Tarvainen and
-    Valpola 2017 (arXiv:1703.01780).
+    It starts at the initial weights, and the smaller β_t of the first steps, as TensorFlow's ExponentialMovingAverage
+    has them, let it forget these soon.
 
     Args:
       decay: β in (0, 1).
+      step: int32[], t, of the run, before it is made.
       average: of the structure of `params`; or None, which it stays.
       params: after the step.
     """
     if average is None:
         return None
-    return jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, params)
+    share = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: share * a + (1 - share) * w, average, params)
 
 
 def averaged_update(average: Any, params: Any, survivors: Masks) -> Any:

@@ -124,7 +124,7 @@ def batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[ja
 def training_batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
     """The same batch as training sees it: augmented."""
     x, y = _raw_batch(parts, key, step, data)
-    x = parts.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), x)
+    x = parts.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), x, data.levels)
     return parts.normalize(data.normalization, x), y
 
 

@@ -76,7 +76,7 @@ def _step(parts: Parts, hyper: HyperParams, data: Data, state: RunState) -> RunS
         step=state.step + 1,
         model_state=model_state,
         running=running,
-        average=averaged_step(parts.config.ema, state.average, network.params),
+        average=averaged_step(parts.config.ema, state.step, state.average, network.params),
         diverged=state.diverged | ~jnp.isfinite(loss),
     )
     return _remember(parts, state)
