@@ -183,8 +183,8 @@ class RunConfig:
     )
     dropout: float = setting(
         0.0, "float", "2 model",
-        "Dropout rate: after hidden dense layers, within the blocks of wide_resnet and transformer, between recurrent "
-        "layers, else before the output.",
+        "Dropout rate: after hidden dense layers, within the blocks of wide_resnet and transformer, after each "
+        "recurrent layer, else before the output.",
         bounds="[0, 1)", grid=True,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_jax.topology.masks import apply_masks, select
-from sparse_jax.training.average import averaged_step, averaged_update
+from sparse_jax.training.average import Average, averaged_step, averaged_update
 from tests.test_laws import compiled, equal
 from tests.test_train import VALIDATION, evaluated
 from tests.tiny import SIZES, make_config, make_data, make_hyper
@@ -16,7 +16,7 @@ HELD_OUT = slice(SIZES[0], SIZES[0] + VALIDATION)
 
 
 def layer(kernel, bias):
-    return {"a": {"kernel": jnp.array(kernel), "bias": jnp.array(bias)}}
+    return Average({"a": {"kernel": jnp.array(kernel), "bias": jnp.array(bias)}}, {"mean": jnp.array(bias)})
 
 
 def test_three_steps_an_update_and_another_step_by_hand():
@@ -27,7 +27,7 @@ def test_three_steps_an_update_and_another_step_by_hand():
     # 4 → 5 → 3.75 → 4.5625; 8 → 7 → 8.25 → 6.9375; 1 → 1 → 1 → 2
     equal(average, layer([4.5625, 6.9375, 0.0], [2.0]))
     survivors = {"a/kernel": jnp.array([True, False, False])}
-    average = averaged_update(average, layer([7.0, 0.0, 0.5], [5.0]), survivors)
+    average = averaged_update(average, layer([7.0, 0.0, 0.5], [5.0]).params, survivors)
     equal(average, layer([4.5625, 0.0, 0.5], [2.0]))
     average = averaged_step(0.75, jnp.int32(30), average, layer([4.5625, 0.0, 8.5], [6.0]))
     equal(average, layer([4.5625, 0.0, 2.5], [3.0]))
@@ -37,12 +37,12 @@ def test_the_first_steps_forget_the_initial_weights():
     average = layer([10.0], [0.0])
     for step in range(3):  # shares 1/10, 2/11 and 3/12 of what was
         average = averaged_step(0.999, jnp.int32(step), average, layer([1.0], [0.0]))
-    np.testing.assert_allclose(average["a"]["kernel"], [1 + 9 * (1 / 10) * (2 / 11) * (3 / 12)], rtol=1e-6)
+    np.testing.assert_allclose(average.params["a"]["kernel"], [1 + 9 * (1 / 10) * (2 / 11) * (3 / 12)], rtol=1e-6)
 
 
 def test_without_an_average_there_is_none():
     assert averaged_step(0.0, jnp.int32(0), None, layer([1.0], [1.0])) is None
-    assert averaged_update(None, layer([1.0], [1.0]), {}) is None
+    assert averaged_update(None, layer([1.0], [1.0]).params, {}) is None
 
 
 @pytest.mark.parametrize("method", ["set", "rigl", "granet", "top_kast", "lottery_ticket", "lr_rewinding"])
@@ -52,7 +52,7 @@ def test_the_average_of_a_run_follows_its_weights(method):
     fns, hyper, data = compiled(config), make_hyper(config), make_data()
     state = fns.init(hyper, data)
     average = jax.tree.map(np.asarray, state.params)
-    equal(state.average, average)
+    equal(state.average.params, average)
     for step in range(1, 10):
         t = int(state.step)
         share = min(0.75, (1 + t) / (10 + t))
@@ -62,7 +62,7 @@ def test_the_average_of_a_run_follows_its_weights(method):
             masks = state.topology.masks
             state = fns.update(state, hyper, data)
             average = after_update(method, average, masks, state)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, average)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average.params, average)
 
 
 def after_update(method, average, masks, state):
@@ -83,13 +83,13 @@ def test_what_is_evaluated_is_the_average():
     fns, hyper = compiled(config), make_hyper(config)
     state, _ = fns.validate(fns.steps(fns.init(hyper, data), hyper, data, jnp.int32(4)), data)
     state, report = fns.validate(fns.steps(state, hyper, data, jnp.int32(4)), data)
-    (loss, hits), (raw, _) = (evaluated(params, data, HELD_OUT) for params in (state.average, state.params))
+    (loss, hits), (raw, _) = (evaluated(params, data, HELD_OUT) for params in (state.average.params, state.params))
     assert abs(loss - raw) > 0.01, "average and weights are alike: the test says nothing"
     np.testing.assert_allclose(report.validation.loss, loss, rtol=1e-5)
     assert report.validation.correct == hits
     equal(state.evaluated, state.average)
     if state.best.step == state.step:
-        equal(state.best.params, state.average)
+        equal(state.best.params, state.average.params)
     assert (state.best.step > 0) == (state.best.correct >= 0)
 
 
@@ -100,7 +100,7 @@ def test_the_best_network_is_one_of_averages():
     for _ in range(6):
         state, report = fns.validate(fns.steps(state, hyper, data, jnp.int32(4)), data)
         if report.validation.correct > most:
-            best, most = state.average, int(report.validation.correct)
+            best, most = state.average.params, int(report.validation.correct)
         equal(state.best.params, best)
 
 
@@ -110,9 +110,9 @@ def test_accset_goes_by_the_accuracy_of_the_average():
     fns, hyper = compiled(config), make_hyper(config)
     state = fns.init(hyper, data)
     state = fns.steps(state, hyper, data, jnp.int32(20))
-    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero = Average(jax.tree.map(jnp.zeros_like, state.params), {})
     accuracies = [float(fns.update(s, hyper, data).topology.accuracy) for s in (state, state._replace(average=zero))]
-    expected = [evaluated(s, data, HELD_OUT)[1] / VALIDATION for s in (state.average, zero)]
+    expected = [evaluated(s.params, data, HELD_OUT)[1] / VALIDATION for s in (state.average, zero)]
     assert expected[0] != expected[1]
     np.testing.assert_allclose(accuracies, expected)
 
@@ -127,4 +127,22 @@ def test_training_does_not_look_at_the_average():
             state = fns.update(fns.steps(state, hyper, data, jnp.int32(3)), hyper, data)
         ends.append(state)
     equal(ends[0], ends[1]._replace(average=None, best=ends[0].best))
-    equal(ends[1].average, apply_masks(ends[1].average, ends[1].topology.masks))
+    average = ends[1].average.params
+    equal(average, apply_masks(average, ends[1].topology.masks))
+
+
+def test_batch_statistics_are_averaged_with_the_weights():
+    config = make_config("set", model="vgg11", ema=0.75)
+    fns, hyper, data = compiled(config), make_hyper(config), make_data("vgg11")
+    state = fns.init(hyper, data)
+    average = jax.tree.map(np.asarray, state.model_state)
+    for step in range(4):
+        state = fns.steps(state, hyper, data, jnp.int32(1))
+        share = min(0.75, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda a, now, s=share: s * a + (1 - s) * np.asarray(now), average, state.model_state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.average.model_state, average)
+    equal(fns.update(state, hyper, data).average.model_state, state.average.model_state)
+    state, report = fns.validate(state._replace(best=state.best._replace(correct=jnp.int32(-1))), data)
+    rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + VALIDATION)
+    equal(report.validation, fns.evaluate(*state.average, data, *rows))
+    equal(state.best.model_state, state.average.model_state)

@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_jax.config import RunConfig, StudyConfig
 from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data, batch_at
+from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits
+from sparse_jax.study import execute
+from sparse_jax.study.store import open_store
 from sparse_jax.training import feed as feeds
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
 from sparse_jax.training.feed import Resident, Streamed
@@ -48,6 +52,43 @@ def test_blocks_hold_the_batches_of_their_steps(monkeypatch, steps_a_block):
             block = jax.tree.map(lambda leaf, lane=lane: leaf[lane], data.block)
             ours = batch_at(data._replace(block=block), key, jnp.int32(step), n=TRAIN, batch_size=8)
             equal(ours, batch_at(whole, key, jnp.int32(step), n=TRAIN, batch_size=8))
+
+
+def test_the_next_block_is_made_ahead_old_ones_go_and_the_end_needs_none(monkeypatch):
+    mesh, made = make_mesh(jax.devices()[:1]), []
+    feed = streamed(mesh, SEEDS, monkeypatch, 3, steps=8)
+    block = feed._block
+    monkeypatch.setattr(feed, "_block", lambda first: made.append(first) or block(first))
+    for step, ahead in ((0, [0, 3]), (2, [0, 3]), (3, [3, 6]), (7, [6]), (8, [6])):
+        feed.at(step)
+        assert sorted(feed._ready) == ahead
+    for future in feed._ready.values():
+        future.result()
+    assert made == [0, 3, 6]
+
+
+def test_shapes_are_known_before_a_block_is_made(monkeypatch):
+    mesh = make_mesh(jax.devices()[:1])
+    feed = streamed(mesh, SEEDS, monkeypatch, 3)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), feed.like())
+    assert not feed._ready
+    assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), feed.at(0))
+
+
+@pytest.mark.parametrize(
+    ("placement", "memory", "streams"),
+    [("auto", 1, True), ("auto", 10**9, False), ("host", 10**9, True), ("device", 1, False)],
+)
+def test_the_loader_streams_what_does_not_fit(monkeypatch, tmp_path, placement, memory, streams):
+    monkeypatch.setattr("sparse_jax.training.hardware._host_memory", lambda: memory)
+    store = open_store(tmp_path)
+    store.write_config({"data": {}})
+    settings = StudyConfig(data_placement=placement)
+    hardware = Hardware(tuple(jax.devices()[:1]), "map", 32)
+    load = execute.make_loader(settings, store, hardware, make_reader("."))
+    loaded = load(RunConfig(dataset="digits", initial_topology="random"), make_mesh(jax.devices()[:1]))
+    assert loaded.streams == streams
+    assert len(loaded.data.x) == len(loaded.host.x) - (loaded.host.train if streams else 0)
 
 
 def test_the_rows_of_a_part_are_all_and_each_once(monkeypatch):

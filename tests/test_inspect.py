@@ -156,7 +156,7 @@ def test_layers_that_form_no_chain_are_measured_one_by_one(world):
 def test_layer_collapse(world):
     names = [*SMALL, "dense_1/kernel"]
     empty = {name: np.zeros((2, 2), bool) for name in names}
-    network = describe(empty).network
+    network = describe(empty, None).network
     assert network.empty_layers == ["dense_0/kernel", "dense_1/kernel", "output/kernel"]
     save_masks(world / "empty.npz", empty | {"output/kernel": np.ones((2, 2), bool)})
     assert "layer collapse  no connection in dense_0, dense_1" in printed(world, "inspect", "empty.npz")
@@ -168,7 +168,7 @@ def test_layer_collapse(world):
 def test_measures_of_layers_add_up():
     rng = np.random.default_rng(0)
     masks = {f"dense_{i}": rng.random((9, 9)) < 0.2 for i in range(11)}
-    found = describe(masks)
+    found = describe(masks, None)
     assert list(found.layers) == [f"dense_{i}" for i in range(11)]
     layers = found.layers.values()
     assert sum(layer.connections for layer in layers) == found.network.connections

@@ -75,7 +75,7 @@ def law_config(method, activation, model="mlp"):
 
 def zero_outside(state, tx):
     """Assert weights and averages 0 outside the masks, slots 0 outside what is trained; returns how many slots."""
-    for params in (state.params, state.evaluated):
+    for params in (state.params, state.evaluated.params):
         for name, weight in select(params, state.topology.masks).items():
             assert (np.asarray(weight)[~np.asarray(state.topology.masks[name])] == 0).all(), name
     slots = []
@@ -121,7 +121,7 @@ def expected_counts(config, rule, hyper, before, made):
             counts[name] = final + (start - final) * expected_share(config, left, made, final / start)
         return counts
     rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
-    hits = compiled(config).evaluate(before.evaluated, before.model_state, make_data(), *rows).correct
+    hits = compiled(config).evaluate(*before.evaluated, make_data(), *rows).correct
     accuracy = hits / SIZES[1]
     gain = rule.gain(accuracy, before.topology.accuracy)
     counts = {}
@@ -186,13 +186,14 @@ def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activatio
             old[name] = select(before.rewind.params, [name])[name]
         np.testing.assert_array_equal(np.asarray(new[name])[kept], np.asarray(old[name])[kept])
         assert (np.asarray(before.topology.masks[name]) | ~kept).all()
-        averages = (np.asarray(select(state.average, [name])[name]) for state in (before, after))
+        averages = (np.asarray(select(state.average.params, [name])[name]) for state in (before, after))
         check_average(*averages, np.asarray(new[name]), kept & (before.rewind is None))
     assert after.running.moved > 0 or config.density_schedule
     others = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(after.params)} - set(new)
     rewound = before if before.rewind is None else before.rewind
     equal(select(rewound.params, others), select(after.params, others))
-    equal(select(before.average if before.rewind is None else rewound.params, others), select(after.average, others))
+    averaged = rewound.params if before.rewind else before.average.params
+    equal(select(averaged, others), select(after.average.params, others))
 
 
 def check_average(before, after, weight, kept):
@@ -304,7 +305,7 @@ def test_everything_that_training_offers_equals_an_optax_loop():
         return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, 3), 0.2))
 
     last = intervals(config, hyper)[-1]
-    for ours, theirs in zip((last.params, last.average), dense_loop(config, tx, smoothed), strict=True):
+    for ours, theirs in zip((last.params, last.average.params), dense_loop(config, tx, smoothed), strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
 
 

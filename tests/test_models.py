@@ -367,6 +367,12 @@ def test_gradients_of_the_convolution_are_those_of_lax(stride, padding, size):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 
 
+@pytest.mark.parametrize("option", [{"rhs_dilation": (2, 2)}, {"lhs_dilation": (1, 2)}, {"feature_group_count": 3}])
+def test_what_the_convolution_does_not_offer_is_refused(option):
+    with pytest.raises(ValueError, match="neither dilations nor groups"):
+        conv_general_dilated(jnp.ones((1, 4, 4, 3)), jnp.ones((2, 2, 3, 3)), (1, 1), "SAME", **option)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_the_depthwise_convolution_and_its_gradients_are_those_of_lax(stride, size):

@@ -8,14 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_jax.data.batches import batch_indices
+from sparse_jax.config import RunConfig
+from sparse_jax.data.arrays import DatasetInfo
+from sparse_jax.data.augmentation import levels_of
+from sparse_jax.data.batches import Data, batch_indices
+from sparse_jax.data.normalization import fit
 from sparse_jax.models.shapes import OUTLINES
+from sparse_jax.study.grid import Run
+from sparse_jax.study.resolve import connections_of, settings_of
+from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.masks import name_of, select
 from sparse_jax.topology.paths import connectivity
-from sparse_jax.training import evaluation
+from sparse_jax.training import evaluation, scores
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
 from sparse_jax.training.parts import ORDER, training_loss
+from sparse_jax.training.problem import make_problem
 from sparse_jax.training.timeline import evaluation_due, stop_step, update_due
 from sparse_jax.training.train import make_train
 from tests.test_laws import compiled, equal
@@ -291,3 +299,24 @@ def test_every_run_of_a_cohort_has_batch_statistics_of_its_own():
     for together, single in zip(jax.tree.leaves(state.model_state), jax.tree.leaves(alone.model_state), strict=True):
         assert (together[0] != together[1]).any()
         np.testing.assert_allclose(together[1], single, rtol=1e-5, atol=1e-6)
+
+
+def test_synflow_ranks_what_lies_beside_shortcuts_however_deep(monkeypatch):
+    """The flow through WRN-40-2 is some 10⁴⁰: without the level of its input and output no score is finite."""
+    monkeypatch.setattr(scores, "SYNFLOW_ROUNDS", 2)
+    info = DatasetInfo("images", (8, 8, 3), 10, 40, 12)
+    config = settings_of(
+        RunConfig(
+            model="wide_resnet", depth=40, method="static", sparsity=0.95, initial_topology="synflow",
+            allocation="global", batch_size=8,
+        )
+    )  # fmt: skip
+    problem = make_problem(config, info, SIZES)
+    connections = connections_of(config, problem)
+    x = np.random.default_rng(0).normal(size=(sum(SIZES), 8, 8, 3)).astype(np.float32)
+    y = np.arange(len(x), dtype=np.int32) % 10
+    data = jax.device_put(Data(x, y, fit("global_zscore", x), levels_of(x)))
+    state = jax.jit(make_train(config, problem).init)(hyper_params(Run("run", config, problem, *connections)), data)
+    counts = {name: int(mask.sum()) for name, mask in state.topology.masks.items()}
+    assert sum(counts.values()) == sum(connections.start.values())
+    assert min(count for name, count in counts.items() if "shortcut" not in name) > 0  # these have no way around

@@ -95,32 +95,37 @@ class Comparison:
     network: Agreement
 
 
-def describe_network(masks: Masks) -> Network:
-    """The measures of all layers together: the cheap part of `describe`."""
-    ordered = _ordered(masks)
-    entries = sum(mask.size for mask in ordered.values())
-    connections = sum(int(mask.sum()) for mask in ordered.values())
-    names, in_order = list(ordered), list(ordered.values())
+def describe_network(masks: Masks, no_chain: str | None) -> Network:
+    """The measures of all layers together: the cheap part of `describe`, with its arguments."""
+    entries = sum(mask.size for mask in masks.values())
+    connections = sum(int(mask.sum()) for mask in masks.values())
+    names, in_order, chain = list(masks), list(masks.values()), None
     empty = [names[number] for number in paths.empty_layers(in_order)]
-    try:
-        chain, reason = _describe_chain(in_order), None
-    except ValueError as error:
-        chain, reason = None, str(error)
-    return Network(connections, entries, 1 - connections / entries, empty, chain, reason)
+    if no_chain is None:
+        try:
+            chain = _describe_chain(in_order)
+        except ValueError as error:
+            no_chain = str(error)
+    return Network(connections, entries, 1 - connections / entries, empty, chain, no_chain)
 
 
-def describe(masks: Masks) -> Topology:
-    """Every measure of a topology, its layers in natural order with `output` last."""
-    ordered, network = _ordered(masks), describe_network(masks)
-    effective: Sequence[float | None] = [None] * len(ordered)
-    no_output: Sequence[int | None] = [None] * len(ordered)
+def describe(masks: Masks, no_chain: str | None) -> Topology:
+    """Every measure of a topology.
+
+    Args:
+      masks: of all layers, from the input to the output.
+      no_chain: why they are not one after the other; None if they may be, which their shapes then decide.
+    """
+    network = describe_network(masks, no_chain)
+    effective: Sequence[float | None] = [None] * len(masks)
+    no_output: Sequence[int | None] = [None] * len(masks)
     if network.chain is not None:
-        in_chain = list(ordered.values())
+        in_chain = list(masks.values())
         effective = [1 - mask.sum().item() / mask.size for mask in paths.effective_masks(in_chain)]
         no_output = [*((~heard).sum().item() for _, heard in paths.hidden_links(in_chain)), None]
     layers = {
         name: _describe_layer(mask, *of_chain)
-        for (name, mask), *of_chain in zip(ordered.items(), effective, no_output, strict=True)
+        for (name, mask), *of_chain in zip(masks.items(), effective, no_output, strict=True)
     }
     return Topology(layers, network)
 
@@ -128,12 +133,8 @@ def describe(masks: Masks) -> Topology:
 def compare(first: Masks, second: Masks) -> Comparison:
     """What two topologies have in common. Raises ValueError if their layers differ in name or shape."""
     whole = graph.agreement(first, second)
-    layers = {name: graph.agreement({name: mask}, {name: second[name]}) for name, mask in _ordered(first).items()}
+    layers = {name: graph.agreement({name: mask}, {name: second[name]}) for name, mask in first.items()}
     return Comparison(layers, whole)
-
-
-def _ordered(masks: Masks) -> dict[str, np.ndarray]:
-    return {name: masks[name] for name in paths.layer_order(masks)}
 
 
 def _describe_layer(mask: np.ndarray, effective: float | None, no_output: int | None) -> Layer:

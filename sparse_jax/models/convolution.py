@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -28,11 +29,17 @@ def conv_general_dilated(
       kernel: float[height, width, n_in, n_out].
       strides: of the window, two.
       padding: "SAME", "VALID", or (before, after) for both axes.
-      **defaults: what else `nn.Conv` passes; neither dilations nor groups are offered.
+      **defaults: what else `nn.Conv` passes.
 
     Returns:
       float[batch, height, width, n_out].
+
+    Raises:
+      ValueError: for dilations or groups.
     """
+    more = {name: value for name, value in defaults.items() if name.endswith(("dilation", "count"))}
+    if any(np.any(np.not_equal(value, 1)) for value in more.values() if value is not None):
+        raise ValueError(f"this convolution has neither dilations nor groups: {more}")
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return _convolve(x, kernel, tuple(strides), tuple((int(low), int(high)) for low, high in padding))

@@ -16,9 +16,9 @@ class EfficientNetB0(nn.Module):
     """EfficientNet-B0 (Tan and Le 2019, arXiv:1905.11946, table 1), also for images of 16 × 16 and 32 × 32.
 
     A block widens by a 1 × 1 convolution, convolves every channel by itself, weighs the channels by what they hold on
-    the mean (squeeze and excitation) and narrows by a 1 × 1 convolution; its input is added where shapes agree. For
-    images below 64 × 64 the first convolution has no stride, so that 16 × 16 are still 1 × 1 at the end. Without
-    stochastic depth.
+    the mean (squeeze and excitation) and narrows by a 1 × 1 convolution; its input is added where it has no stride and
+    as many channels. For images below 64 × 64 the first convolution has no stride, so that 16 × 16 are still 1 × 1 at
+    the end. Without stochastic depth.
 
     Attributes:
       width: factor of the numbers of channels.
@@ -66,7 +66,7 @@ class EfficientNetB0(nn.Module):
             y = act(norm(name, self.layers.depthwise(name, block.size, block.stride)(y)))
             y = excited(block.name, y, block.squeezed)
             y = pointwise(f"{block.name}_project", y, block.channels)
-            x = x + y if x.shape == y.shape else y
+            x = x + y if block.stride == 1 and block.inputs == block.channels else y
         x = act(pointwise("conv_head", x, scaled(HEAD, self.width)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
         return self.layers.dense("output", self.classes, True)(x)

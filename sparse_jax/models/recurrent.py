@@ -80,17 +80,17 @@ class LSTMLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = {gate: self.layers.dense(f"input_{gate}", self.units, True)(x) for gate in "ifgo"}
-        zero = jnp.zeros((x.shape[0], self.units), inputs["i"].dtype)
+        hidden = jnp.zeros((x.shape[0], self.units), inputs["i"].dtype)
 
         def advance(layer: "LSTMLayer", carry: tuple, row: dict) -> tuple:
             hidden, cell = carry
             i, f, g, o = (row[k] + layer.layers.dense(f"recurrent_{k}", layer.units, False)(hidden) for k in "ifgo")
             activation = layer.activation()
             cell = layer.gate(f + 1) * cell + layer.gate(i) * activation(g)
-            hidden = layer.gate(o) * activation(cell)
-            return (hidden.astype(zero.dtype), cell.astype(zero.dtype)), hidden
+            out = (layer.gate(o) * activation(cell)).astype(hidden.dtype)
+            return (out, cell), out
 
-        return _over_time(advance)(self, (zero, zero), inputs)[1]
+        return _over_time(advance)(self, (hidden, hidden.astype(jnp.float32)), inputs)[1]
 
 
 class GRULayer(nn.Module):

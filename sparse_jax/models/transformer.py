@@ -60,7 +60,7 @@ class Transformer(nn.Module):
             self.layers.dense(f"block_{i}_{name}", x.shape[-1], True)(x).reshape(split)
             for name in ("query", "key", "value")
         )
-        mixed = nn.dot_product_attention(query, key, value).reshape(x.shape)
+        mixed = nn.dot_product_attention(query, key, value, force_fp32_for_softmax=True).reshape(x.shape)
         return self.layers.dense(f"block_{i}_out", x.shape[-1], True)(mixed)
 
     def _two_layers(self, i: int, x: jax.Array) -> jax.Array:

@@ -20,6 +20,11 @@ def refuse_conflicts(config: RunConfig) -> None:
       UserError: that names both sides, and what would go together.
     """
     pattern, nature = parse_pattern(config.structure), NATURES[config.method]
+    if config.importance_pruning and not OUTLINES[config.model].in_series:
+        raise UserError(
+            f"--importance_pruning={config.importance_pruning:g} cuts off neurons, and those of --model={config.model} "
+            "have inputs by other ways: use --importance_pruning=0"
+        )
     if config.initial_topology == "synflow" and not OUTLINES[config.model].linear:
         raise UserError(
             f"--initial_topology=synflow is for networks that are linear but for their activation functions, which "

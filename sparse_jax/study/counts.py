@@ -5,6 +5,7 @@ from typing import Any
 
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
 from sparse_jax.topology.allocation import Allocation, allocate, explicit, parse_layer_sparsity
 from sparse_jax.topology.patterns import fitting, groups_of, parse_pattern
@@ -34,6 +35,14 @@ def counts_of(config: RunConfig, problem: Problem) -> tuple[Allocation, dict[str
     return Allocation(final, epsilon, sum(allocation.counts.values())), start, least_counts(config, final)
 
 
+LARGEST_FLOW = 68  # of SynFlow beside shortcuts, where it is not rescaled: the exponent of 10
+
+
+def _flow(problem: Problem) -> float:
+    """A bound on log₁₀ R of SynFlow, were all kernels in series and of variance 2 / fan_in: Σ ½ log₁₀(2 fan_in)."""
+    return sum(math.log10(2 * math.prod(shape[:-1])) / 2 for shape in problem.kernels.values())
+
+
 def check_layers(config: RunConfig, problem: Problem) -> None:
     """Refuse a structure that does not divide a layer, and what needs the first layer sparse if it is dense."""
     pattern, first = parse_pattern(config.structure), next(iter(problem.kernels))
@@ -43,12 +52,22 @@ def check_layers(config: RunConfig, problem: Problem) -> None:
         except UserError as error:
             raise UserError(
                 f"--structure={config.structure}: {error} of {_short(name)}; use another structure or --hidden_sizes, "
-                f"or exempt the layer by --dense_layers={_short(name)}"
+                f"or exempt the layer by --dense_layers=^{_short(name)}$"
             ) from None
     if config.initial_topology == "correlation" and problem.kernels[first][:-1] != (math.prod(problem.input_shape),):
         raise UserError(
             f"--initial_topology=correlation chooses among all inputs, and {_short(first)} of --model={config.model} "
             "does not see them all at once: use random"
+        )
+    if config.initial_topology == "synflow" and not OUTLINES[config.model].in_series and _flow(problem) > LARGEST_FLOW:
+        raise UserError(
+            f"--initial_topology=synflow: the flow through so deep a --model={config.model} leaves float32; use a "
+            "smaller --depth or --width, or snip or grasp"
+        )
+    if config.allocation == "uniform_dense_first" and config.model in ("lstm", "gru"):
+        raise UserError(
+            f"--allocation=uniform_dense_first: the first layer of {config.model} is a kernel a gate; use "
+            f"--allocation=uniform --dense_layers=^{config.model}_0/input_"
         )
     if first in problem.masked:
         return
@@ -101,7 +120,7 @@ def _check_least(setting: str, counts: dict[str, int], least: dict[str, int], ve
         if count < least[name]:
             raise UserError(
                 f"{setting} needs {least[name]:,} connections in {_short(name)}, and it {verb} {count:,}: make it less "
-                f"sparse, or exempt it by --dense_layers={_short(name)}"
+                f"sparse, or exempt it by --dense_layers=^{_short(name)}$"
             )
 
 

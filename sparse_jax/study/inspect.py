@@ -62,7 +62,7 @@ def inspect(paths: Sequence[str], json_file: str) -> int:
 
 def _inspect_topologies(console: Console, paths: Sequence[str], found: Sequence[Found]) -> dict:
     comparison = _compare(paths, [one.masks for one in found]) if len(found) == 2 else None
-    topologies = [describe(one.network) for one in found]
+    topologies = [describe(one.network, one.no_chain) for one in found]
     for path, one, topology in zip(paths, found, topologies, strict=True):
         _print_topology(console, path if one.step is None else f"{path}, unfinished, at step {one.step:,}", topology)
         console.print("")
@@ -85,7 +85,7 @@ def _compare(paths: Sequence[str], masks: Sequence[Masks]) -> Comparison:
 
 
 def _inspect_runs(console: Console, runs: Runs) -> dict:
-    networks = {run: describe_network(found.network) for run, found in runs.topologies.items()}
+    networks = {run: describe_network(one.network, one.no_chain) for run, one in runs.topologies.items()}
     steps = {run: found.step for run, found in runs.topologies.items()}
     _print_networks(console, networks, steps)
     damaged = (runs.damaged, "masks gone or damaged")

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.errors import UserError
+from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study.mask_file import load_masks
 from sparse_jax.study.store import MASKS, Store
 from sparse_jax.topology.graph import Masks
-from sparse_jax.topology.paths import with_dense_layers
+from sparse_jax.topology.paths import layer_order, with_dense_layers
 
 _SAVED_MASK = re.compile(r"\.topology\.masks\['(.+)'\]")
 NO_MASKS = "no masks: a dense network has none"
@@ -25,14 +26,21 @@ SAVES = "let its study train on, it saves every --checkpoint_seconds and when it
 class Found(NamedTuple):
     """A topology on disk."""
 
-    masks: Masks
+    masks: Masks  # in natural order, `output` last
     kernels: Mapping[str, Any] | None  # shapes of all layers in order; None of a mask file by itself
     step: int | None  # of the training, where that has not ended
+    model: str | None  # None of a mask file by itself
 
     @property
     def network(self) -> Masks:
-        """The masks of all layers, those included that are dense."""
+        """The masks of all layers in order, those included that are dense."""
         return self.masks if self.kernels is None else with_dense_layers(self.kernels, self.masks, np.ones)
+
+    @property
+    def no_chain(self) -> str | None:
+        """Why the layers are not one after the other, if that is known of the model."""
+        outline = OUTLINES.get(self.model)
+        return None if outline is None or outline.in_series else f"the layers of {self.model} are not in series"
 
 
 class Runs(NamedTuple):
@@ -66,7 +74,7 @@ def _find(path: str, folder: Path) -> Found | Runs:
     if parent.name == "runs" and not folder.is_file() and (workdir / "config.json").is_file():
         return _unfinished(path, Store(workdir), folder.absolute().name)
     if not folder.is_dir():
-        return Found(load_masks(folder), None, None)
+        return Found(_ordered(load_masks(folder)), None, None, None)
     if parent.name == "checkpoints":
         return _not_empty(path, _saved([folder], lambda run: True), f"{path} holds no usable checkpoint: {SAVES}")
     return _workdir(path, folder)
@@ -80,7 +88,12 @@ def _why_none(result: Mapping[str, Any]) -> str:
 
 def _finished(folder: Path, result: dict | None) -> Found:
     """The masks in the folder of a run, and what its result says of the layers without."""
-    return Found(load_masks(folder / MASKS), (result or {}).get("kernels"), None)
+    result = result or {}
+    return Found(_ordered(load_masks(folder / MASKS)), result.get("kernels"), None, result.get("model"))
+
+
+def _ordered(masks: Masks) -> Masks:
+    return {name: masks[name] for name in layer_order(masks)}
 
 
 def _unfinished(path: str, store: Store, run: str) -> Found:
@@ -154,7 +167,8 @@ def _saved(groups: Iterable[Path], wanted: Callable[[str], bool]) -> Runs:
         for lane, run in enumerate(snapshot.meta["runs"]):
             if wanted(run) and saved:
                 masks = {name: leaf[lane] for name, leaf in saved.items()}
-                runs.topologies[run] = Found(masks, snapshot.meta["kernels"], snapshot.step)
+                meta = snapshot.meta
+                runs.topologies[run] = Found(_ordered(masks), meta["kernels"], snapshot.step, meta.get("model"))
             elif wanted(run):
                 runs.dense.append(run)
     return runs

@@ -101,16 +101,16 @@ class Trainer:
 
     def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:
         runs = self.group.runs
-        meta = {"seconds": seconds, "runs": [run.id for run in runs], "kernels": self.problem.kernels}
+        meta = {"seconds": seconds, "runs": [run.id for run in runs]}
+        meta |= {"model": self.config.model, "kernels": self.problem.kernels}
         checkpoints.save(step, without_padding(state, len(runs)), meta)
 
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         group = self.group
-        data = group.feed.at(0)
-        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, data, len(group.runs)))
+        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs)))
         if restored is None:
-            step, state, seconds = 0, group.fns.init(group.hyper, data), 0.0
+            step, state, seconds = 0, group.fns.init(group.hyper, group.feed.at(0)), 0.0
         else:
             step, saved, meta = restored
             state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]
@@ -169,8 +169,7 @@ class Trainer:
 
     def _write_results(self, state: RunState, seconds: float) -> None:
         """Evaluate the trained networks on every part of the data, for the first time on test."""
-        trained = state.evaluated, state.model_state
-        evaluations = {part: self._score(trained, i) for i, part in enumerate(("train", "val", "test"))}
+        evaluations = {part: self._score(state.evaluated, i) for i, part in enumerate(("train", "val", "test"))}
         if state.best is not None:
             evaluations["test_at_best"] = self._score((state.best.params, state.best.model_state), 2)
         host = jax.device_get(state._replace(key=None, opt_state=None))
@@ -211,7 +210,7 @@ class Trainer:
             **{f"{part}_loss": value for part, value in losses.items()},
             "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
             "lanes": self.group.lanes,
-            "digest": digest((state.evaluated, topology.masks)),
+            "digest": digest((state.evaluated.params, topology.masks)),
         }
         if state.best is None:
             return result

@@ -1,10 +1,10 @@
-"""The exponential moving average of a network's weights, by which a run with --ema is judged.
+"""The exponential moving average of a network, by which a run with --ema is judged.
 
-It takes in every leaf of the parameters and is zero outside the masks, as they are. The model's other variables, such
-as batch statistics, are averages already: they are used as they are.
+It takes in every leaf of the parameters, and is zero outside the masks as they are, and the model's other variables:
+averaged weights have other batch statistics than the present ones.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from sparse_jax.topology.masks import Masks, mask_tree
 
 
-def averaged_step(decay: float, step: jax.Array, average: Any, params: Any) -> Any:
+class Average(NamedTuple):
+    """What is averaged."""
+
+    params: Any
+    model_state: Any
+
+
+def averaged_step(decay: float, step: jax.Array, average: Average | None, now: Average) -> Average | None:
     """a ← β_t a + (1 − β_t) w, after an optimiser step, with β_t = min(β, (1 + t) / (10 + t)).
 
     It starts at the initial weights, and the smaller β_t of the first steps, as TensorFlow's ExponentialMovingAverage
@@ -21,16 +28,16 @@ def averaged_step(decay: float, step: jax.Array, average: Any, params: Any) -> A
     Args:
       decay: β in (0, 1).
       step: int32[], t, of the run, before it is made.
-      average: of the structure of `params`; or None, which it stays.
-      params: after the step.
+      average: before the step, or None, which it stays.
+      now: after the step.
     """
     if average is None:
         return None
     share = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, w: share * a + (1 - share) * w, average, params)
+    return jax.tree.map(lambda a, w: share * a + (1 - share) * w, average, now)
 
 
-def averaged_update(average: Any, params: Any, survivors: Masks) -> Any:
+def averaged_update(average: Average | None, params: Any, survivors: Masks) -> Average | None:
     """The average after a topology update: survivors keep theirs, what is born starts at its weight, others are zero.
 
     Args:
@@ -40,4 +47,5 @@ def averaged_update(average: Any, params: Any, survivors: Masks) -> Any:
     """
     if average is None:
         return None
-    return jax.tree.map(jnp.where, mask_tree(params, survivors), average, params)
+    params = jax.tree.map(jnp.where, mask_tree(params, survivors), average.params, params)
+    return average._replace(params=params)

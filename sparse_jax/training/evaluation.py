@@ -51,7 +51,7 @@ def evaluate(parts: Parts, params: Any, model_state: Any, data: Data, start: jax
 def evaluate_validation(parts: Parts, state: RunState, data: Data) -> Evaluation:
     start = 0 if data.block is not None else parts.problem.train
     stop = start + parts.problem.validation
-    return evaluate(parts, state.evaluated, state.model_state, data, jnp.int32(start), jnp.int32(stop))
+    return evaluate(parts, *state.evaluated, data, jnp.int32(start), jnp.int32(stop))
 
 
 def measure(config: RunConfig, problem: Problem, masks: Masks, ones: Callable[..., Any]) -> Connectivity | None:
@@ -80,7 +80,7 @@ def validate(parts: Parts, state: RunState, data: Data) -> tuple[RunState, Repor
     if best is not None:
         validation = evaluate_validation(parts, state, data)
         better = _settled(parts, state.step) & (validation.correct > best.correct)
-        current = Best(validation.correct, state.step, state.evaluated, state.model_state)
+        current = Best(validation.correct, state.step, *state.evaluated)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
     masks = state.topology.masks
     report = Report(

@@ -2,7 +2,8 @@
 
 The batches of a step are a function of key and step, so the host can make those of the next steps while the devices
 train on these. A run that streams sees the batches of a run that has all examples on its device: with the layout
-map it is that run bit for bit, with vmap the two programs may differ in the last bit of a sum.
+map it is that run bit for bit (but for the last digit of the loss over the training part at the end), with vmap the
+two programs may differ in the last bit of a sum.
 """
 
 from collections.abc import Iterator
@@ -58,6 +59,10 @@ class Resident:
         """The data that training at `step` needs."""
         return self._data
 
+    def like(self) -> Data:
+        """The shapes and dtypes of what `at` gives."""
+        return self._data
+
     def steps(self, step: int) -> int:
         """For how many steps from `step` on `at(step)` has the batches."""
         return _WHOLE
@@ -82,7 +87,7 @@ class Streamed:
           mesh: the devices along the axis of runs.
         """
         self._data, self._host, self._batch, self._mesh = data, host, batch_size, mesh
-        self._seeds = jax.device_put(seeds, jax.local_devices(backend="cpu")[0])
+        self._seeds = seeds
         step_bytes = host.x[0].nbytes * batch_size * len(seeds)
         self._length = max(1, min(BLOCK_BYTES // step_bytes, steps))
         self._steps, self._blocks = steps, ThreadPoolExecutor(max_workers=1)
@@ -92,10 +97,17 @@ class Streamed:
 
     def at(self, step: int) -> Data:
         """The data that training at `step` needs; the block after it is begun."""
-        first = step // self._length * self._length
-        wanted = [start for start in (first, first + self._length) if start == first or start < self._steps]
+        first = min(step, self._steps - 1) // self._length * self._length  # an evaluation at the end needs no batch
+        wanted = [start for start in (first, first + self._length) if start < self._steps]
         self._ready = {start: self._ready.get(start) or self._blocks.submit(self._block, start) for start in wanted}
         return self._data._replace(block=self._ready[first].result())
+
+    def like(self) -> Data:
+        """The shapes and dtypes of what `at` gives, without making it."""
+        runs, rows = len(self._seeds), self._length * self._batch
+        x, y = ((array.dtype, array.shape[1:]) for array in (self._host.x, self._host.y))
+        examples = (jax.ShapeDtypeStruct((runs, rows, *shape), dtype) for dtype, shape in (x, y))
+        return self._data._replace(block=Block(*examples, jax.ShapeDtypeStruct((runs,), np.int32)))
 
     def steps(self, step: int) -> int:
         """For how many steps from `step` on `at(step)` has the batches."""

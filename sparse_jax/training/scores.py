@@ -19,6 +19,7 @@ from sparse_jax.topology.masks import Counts, Masks, Weights, apply_masks, name_
 
 GRASP_TEMPERATURE = 200.0  # of the paper
 SYNFLOW_ROUNDS = 100  # of the paper
+SYNFLOW_LEVEL = 2.0**-110  # of inputs and outputs beside shortcuts: R · 2⁻²²⁰ is in float32 for R up to 10⁷⁰
 
 
 def magnitude(params: Any, names: Collection[str]) -> Weights:
@@ -92,7 +93,8 @@ def synaptic_flow(forward: Callable[[Any], jax.Array], params: Any, masks: Masks
     `in_series`. Then R is linear in each kernel, and kernels W_l / a_l give the flow R / Π a_l and the scores
     s / Π a_l. The factor is common to all layers, so no rank changes, and as the a_l are powers of two, not a bit
     of the significands does. Beside a shortcut the factor of a path depends on its kernels; there, and where
-    kernels recur, the ranking is the paper's only without rescaling, and R has to stay below 3·10³⁸.
+    kernels recur, the ranking is the paper's only without rescaling. There `forward` may begin and end with
+    SYNFLOW_LEVEL, which is a common factor, too; for what is beyond, flags are refused (`study.counts`).
 
     Args:
       forward: params -> float32[...], the outputs.

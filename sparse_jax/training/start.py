@@ -1,5 +1,6 @@
 """How a run begins: its first weights and masks."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from sparse_jax.topology.masks import Counts, Masks, put, select
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
 from sparse_jax.training import scores
+from sparse_jax.training.average import Average
 from sparse_jax.training.evaluation import nothing_yet
 from sparse_jax.training.network import first_network
 from sparse_jax.training.parts import (
@@ -25,6 +27,7 @@ from sparse_jax.training.parts import (
     counting_active,
     initial_variables,
     make_network,
+    make_parts,
     optimizer,
     predict,
     rule_of,
@@ -51,7 +54,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
         diverged=jnp.bool_(False),
         best=Best(jnp.int32(-1), jnp.int32(0), network.params, model_state) if parts.problem.validation else None,
         rewind=Rewind(dense, model_state) if rule.rewind == "weights" else None,
-        average=network.params if parts.config.ema else None,
+        average=Average(network.params, model_state) if parts.config.ema else None,
     )
 
 
@@ -84,7 +87,11 @@ def drawn_masks(rule: Rule, name: str, key: jax.Array, shapes: Shapes, counts: C
 def _scored_masks(
     parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
 ) -> Masks:
-    """The connections that a score of the untrained network ranks highest, on the first batch without augmentation."""
+    """The connections that a score of the untrained network ranks highest, on the first batch without augmentation.
+
+    In float32, whatever the network's arithmetic: half precision would confuse ranks.
+    """
+    parts = make_parts(dataclasses.replace(parts.config, dtype="float32"), parts.problem)
     name, names = parts.config.initial_topology, parts.problem.masked
     total = sum(hyper.start.values()) if parts.config.allocation == "global" else None
     x, y = batch(parts, key, jnp.int32(0), data)
@@ -95,12 +102,16 @@ def _scored_masks(
     def loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(logits(params), y).mean()
 
+    in_series = OUTLINES[parts.config.model].in_series
+    level = 1.0 if in_series else scores.SYNFLOW_LEVEL  # of what goes in, and of what comes out
+
     def linear(params):
         model = make_network(parts.config, parts.problem, ("linear",), UNSCALED)
-        return model.apply({"params": params, **model_state}, jnp.ones_like(x[:1]), train=False)
+        ones = jnp.full_like(x[:1], level)
+        return level * model.apply({"params": params, **model_state}, ones, train=False)
 
     if name == "synflow":
-        rounds, in_series = scores.SYNFLOW_ROUNDS, OUTLINES[parts.config.model].in_series
+        rounds = scores.SYNFLOW_ROUNDS
         if total is None:
             return scores.synflow(linear, params, names, hyper.start, rounds, in_series=in_series)
         return scores.synflow_globally(linear, params, names, total, rounds, in_series=in_series)

@@ -9,6 +9,7 @@ from sparse_jax.data.batches import Data
 from sparse_jax.topology.masks import Counts, Masks
 from sparse_jax.topology.paths import Connectivity
 from sparse_jax.topology.rule import Topology
+from sparse_jax.training.average import Average
 
 
 class HyperParams(NamedTuple):
@@ -61,12 +62,12 @@ class RunState(NamedTuple):
     diverged: jax.Array  # bool[], a training loss was not finite
     best: Best | None  # None without a validation part
     rewind: Rewind | None  # None for most methods
-    average: Any | None  # the moving average of `params`, zero outside the masks; None without --ema
+    average: Average | None  # of params and model_state; None without --ema
 
     @property
-    def evaluated(self) -> Any:
-        """The weights that every evaluation is of, and that accset goes by; what is trained are `params`."""
-        return self.params if self.average is None else self.average
+    def evaluated(self) -> Average:
+        """The network that every evaluation is of, and that accset goes by; what is trained are `params`."""
+        return Average(self.params, self.model_state) if self.average is None else self.average
 
 
 class Evaluation(NamedTuple):

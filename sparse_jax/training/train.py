@@ -10,7 +10,7 @@ from jax import lax
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
 from sparse_jax.topology.masks import Weights, apply_masks, select
-from sparse_jax.training.average import averaged_step, averaged_update
+from sparse_jax.training.average import Average, averaged_step, averaged_update
 from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
@@ -76,7 +76,7 @@ def _step(parts: Parts, hyper: HyperParams, data: Data, state: RunState) -> RunS
         step=state.step + 1,
         model_state=model_state,
         running=running,
-        average=averaged_step(parts.config.ema, state.step, state.average, network.params),
+        average=averaged_step(parts.config.ema, state.step, state.average, Average(network.params, model_state)),
         diverged=state.diverged | ~jnp.isfinite(loss),
     )
     return _remember(parts, state)
@@ -129,7 +129,7 @@ def _rewound(parts: Parts, hyper: HyperParams, state: RunState) -> RunState:
     masks = state.topology.masks
     if state.rewind is not None:
         params = apply_masks(state.rewind.params, masks)
-        average = None if state.average is None else params
+        average = None if state.average is None else Average(params, state.rewind.model_state)
         state = state._replace(params=params, model_state=state.rewind.model_state, average=average)
     tx = optimizer(parts, hyper, state.step)
     return state._replace(opt_state=zero_slots(tx, tx.init(state.params), state.params, masks))
