@@ -166,7 +166,7 @@ REFUSED = {
     "--structure=0:4": ["'0:4'", "0 < N < M"],
     "--structure=2:": ["'2:'", "2:4"],
     "--structure=0x4": ["'0x4'", "4x4"],
-    "--structure=3:7": ["--structure=3:7", "64 inputs of dense_0", "--dense_layers=dense_0"],
+    "--structure=3:7": ["--structure=3:7", "64 inputs of dense_0", "--dense_layers=^dense_0$"],
     "--structure=2:4 --hidden_sizes=30": ["--structure=2:4", "30 inputs of output", "--hidden_sizes"],
     "--structure=4x4 --method=rigl": ["--structure=4x4", "100x10 of output", "--dense_layers=^output$"],
     "--structure=fan_in --sparsity=0.999": ["--structure=fan_in", "300", "dense_0", "21", "less sparse"],
@@ -378,7 +378,7 @@ REFUSED_MASKS = {  # what is wrong -> the arrays, or the content of the file; ot
         ["m.npz has masks of dense_0, dense_1, output", "kernels dense_0/kernel, dense_1/kernel, output/kernel"],
     ),
     "a layer too few": ({"output/kernel": THIRD["output/kernel"]}, "", ["m.npz has masks of output/kernel"]),
-    "a layer too many": (THIRD, "--dense_layers=^output$", ["m.npz", "kernels dense_0/kernel, dense_1/kernel:"]),
+    "a layer too many": (THIRD, "--dense_layers=output", ["m.npz", "kernels dense_0/kernel, dense_1/kernel:"]),
     "shapes": (
         THIRD | {"dense_1/kernel": THIRD["dense_1/kernel"].T}, "",
         ["m.npz", "dense_1/kernel is 12×16", "16×12 in the network", "--hidden_sizes"],

@@ -15,7 +15,6 @@ from sparse_jax.config import DTYPES, INITIALIZERS, OPTIMIZERS, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.convolution import conv_general_dilated, depthwise
 from sparse_jax.models.layers import Layers, make_layers
-from sparse_jax.models.lenet import response_normalization
 from sparse_jax.models.mlp import MLP
 from sparse_jax.models.recurrent import GRU, LSTM
 from sparse_jax.models.registry import MODELS, make_model
@@ -319,15 +318,6 @@ def test_the_gru_is_that_of_its_equations():
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_response_normalisation_is_that_of_its_equation():
-    x = 10 * np.random.default_rng(0).normal(size=(2, 1, 3, 12)).astype(np.float32)
-    expected = np.empty_like(x)
-    for c in range(12):
-        near = x[..., max(0, c - 4) : c + 5]
-        expected[..., c] = x[..., c] / (1 + 0.001 / 9 * (near**2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(response_normalization(jnp.array(x)), expected, rtol=1e-5)
-
-
 def test_the_resnet_is_that_of_its_equations():
     shape, config = small("resnet18")
     model, x = build(config, 3), jax.random.normal(jax.random.key(0), (4, *shape))
@@ -416,42 +406,6 @@ def test_batch_statistics_are_those_of_the_batches():
     statistics = changed["batch_stats"]["norm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.1 * y.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * y.var((0, 1, 2)), rtol=1e-4)
-
-
-def test_attention_mixes_the_tokens_of_one_image_by_their_softmax():
-    shape, config = small("transformer", depth=1, heads=1)
-    model = build(config, 3, lambda i: lambda x: 0 * x)
-    x = jax.random.normal(jax.random.key(0), (2, *shape))
-    params = jax.tree.map(np.asarray, with_random_biases(initial(model, x)["params"]))
-
-    def dense(name, x):
-        return x @ params[name]["kernel"] + params[name]["bias"]
-
-    def norm(name, x):
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-        return x * params[name]["scale"] + params[name]["bias"]
-
-    image = np.asarray(x).reshape(2, 2, 4, 2, 4, 2)
-    patches = np.stack([image[:, i, :, j].reshape(2, -1) for i in range(2) for j in range(2)], axis=1)
-    tokens = np.concatenate([np.broadcast_to(params["class_token"], (2, 1, 8)), dense("embedding", patches)], axis=1)
-    tokens = tokens + params["positions"]
-    seen = norm("block_0_attention_norm", tokens)
-    query, key, value = (dense(f"block_0_{name}", seen) for name in ("query", "key", "value"))
-    logits = np.exp(query @ key.swapaxes(1, 2) / np.sqrt(8))
-    tokens = tokens + dense("block_0_out", logits / logits.sum(-1, keepdims=True) @ value)
-    tokens = tokens + params["block_0_dense_1"]["bias"]  # the activation function is 0
-    expected = dense("output", norm("output_norm", tokens[:, 0]))
-    np.testing.assert_allclose(model.apply({"params": params}, x, train=False), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_an_excitation_weighs_channels_and_a_block_adds_its_input():
-    shape, config = small("efficientnet_b0")
-    model = make_model(config, 3, lambda i: lambda x: x, jnp.zeros_like, LAYERS)
-    x = jax.random.normal(jax.random.key(0), (2, *shape))
-    variables = initial(model, x)
-    dead = model.apply(variables, x, train=False)
-    # gates of zero leave nothing of the first block, so nothing at all: only the biases are left
-    np.testing.assert_allclose(dead, jnp.broadcast_to(variables["params"]["output"]["bias"], dead.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -38,7 +37,7 @@ def conv_general_dilated(
       ValueError: for dilations or groups.
     """
     more = {name: value for name, value in defaults.items() if name.endswith(("dilation", "count"))}
-    if any(np.any(np.not_equal(value, 1)) for value in more.values() if value is not None):
+    if any(value not in (None, 1, (1, 1)) for value in more.values()):
         raise ValueError(f"this convolution has neither dilations nor groups: {more}")
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
