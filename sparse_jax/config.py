@@ -90,7 +90,10 @@ class RunConfig:
     """One run. The value `None` means: not used by this run (`dense` has no sparsity)."""
 
     dataset: str = setting(
-        "digits", "name", "1 data", "Data set by name, or the path of an .npz or .csv file.",
+        "digits", "name", "1 data",
+        "Data set by name, or the path of an .npz or .csv file. An .npz has the keys x_train, y_train, x_test and "
+        "y_test. A .csv has one example a row: the label is the column called label, class or target, or y if that is "
+        "the first or the last, else the last column. A fifth of its rows becomes the test part.",
         choices=DATASETS, grid=True, paths=DATASET_FILES,
     )
     train_size: int = setting(

@@ -162,6 +162,8 @@ def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
         sys.exit(BAD_INPUT)
     except BrokenPipeError:  # who read has seen enough, as `| head`
         os._exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:  # the threads of a download would go on until they end by themselves
+        os._exit(128 + signal.SIGINT)
     except OSError as error:
         print(f"{program}: {error}; once there is room to write, the same command continues", file=sys.stderr)
         sys.stderr.flush()

@@ -43,7 +43,7 @@ PEERS = {
     "topology": {"jax", "numpy"},
     "activations": {"jax", "flax"},
     "models": {"jax", "flax"},
-    "data": {"jax", "numpy", "sklearn", "tensorflow_datasets"},
+    "data": {"jax", "numpy", "sklearn", "tensorflow_datasets", "array_record"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
     "sparsify": {"jax", "numpy", "optax"},
 }

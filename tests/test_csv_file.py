@@ -36,14 +36,19 @@ LAYOUTS = {  # lines of the file -> the class of row 0, 1, ... where they repeat
     "label in the middle": (["a,Label,c", *rows(["1", "0"], 1)], [1, 0]),
     "class at the beginning": ([" CLASS ,a,b", *rows(["n", "y"])], [0, 1]),
     "target": (["target,a,b", *rows(["n", "y"])], [0, 1]),
-    "y": (["a,y,b", *rows(["n", "y"], 1)], [0, 1]),
+    "y at the beginning": (["y,a,b", *rows(["n", "y"])], [0, 1]),
+    "y at the end": (["a,b,Y", *rows(["n", "y"], 2)], [0, 1]),
+    "y as a coordinate": (["x,y,cluster", *rows(["1", "0"], 2)], [1, 0]),
+    "y as a coordinate beside the label": (["class,y,x", *rows(["1", "0"])], [1, 0]),
     "numbered columns beside the label": (["0,label,1", *rows(["p", "q"], 1)], [0, 1]),
     "text that holds a label's name": (rows(["n", "y"], 2), [0, 1]),
     "numbers in their order": (rows(["10", "9", "-1"], 2), [2, 1, 0]),
     "equal numbers written in two ways": (rows(["1", "0", "1.0"], 2), [1, 0, 1]),
     "text in its order": (rows(["10", "9", "b"], 2), [0, 1, 2]),
-    "spaces and quotes": (['"a, b" , "c", label ', *[row.replace(",", " , ") for row in rows(["p", "q"], 2)]], [0, 1]),
+    "spaces and quotes": (['"a, b", "c" , label ', *[row.replace(",", " , ") for row in rows(["p", "q"], 2)]], [0, 1]),
     "blank lines": ("\n\n".join(["", *rows(["0", "1"], 2), ""]).split("\n"), [0, 1]),
+    "lines of spaces": ("\n \t\n".join([" ", *rows(["0", "1"], 2), " "]).split("\n"), [0, 1]),
+    "labels with an underscore": (rows(["1_0", "1"], 2), [1, 0]),
 }
 
 
@@ -73,6 +78,25 @@ def test_the_test_part_is_the_fixed_stratified_fifth(tmp_path):
     assert catalog.describe(path, "") == (path, (2,), 2, 16, 4)
 
 
+@pytest.mark.parametrize(
+    ("counts", "test"),
+    [
+        ((2, 2), (1, 1)),  # a fifth would be one row
+        ((100, 2), (19, 1)),
+        ((2,) * 9, (1,) * 9),
+        ((3, 2), (1, 1)),
+        ((50, 50), (10, 10)),
+    ],
+)
+def test_every_class_has_rows_in_both_parts(tmp_path, counts, test):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    arrays = catalog.load(write(tmp_path, "\n".join(f"{i},{label}" for i, label in enumerate(labels))), "")
+    assert tuple(np.bincount(arrays.y_test)) == test
+    assert tuple(np.bincount(arrays.y_train)) == tuple(np.subtract(counts, test))
+    x, y = together(arrays)
+    assert (x[:, 0].tolist(), y.tolist()) == (list(range(len(labels))), labels.tolist())
+
+
 GOOD = ["a,b,label", "1,2,p", "3,4,q", "5,6,p", "7,8,q"]
 BAD = {
     "a short row": ([*GOOD, "9,p"], "line 6: 2 columns, where the first row has 3"),
@@ -89,10 +113,23 @@ BAD = {
     "infinity after the label": (["label,b", "p,1", "q,2", "p,-inf"], r"line 4, column 2 \(b\): -inf is not finite"),
     "beyond float32": ([*GOOD, "9,1e39,p"], r"line 6, column 2 \(b\): 1e\+39 is not finite as float32"),
     "no label": ([*GOOD, "9,9,NaN"], r"line 6, column 3 \(label\): the label is NaN"),
+    "an infinite label": ([*GOOD, "9,9,inf"], r"line 6, column 3 \(label\): the label is inf"),
+    "a label with a fraction": ([*GOOD, "9,9,0.37"], r"line 6, column 3 \(label\): a label is .* integer; found 0.37"),
+    "fractions for labels": (["1,2,0.5", "3,4,1.5"], "line 1, column 3: a label is text or an integer; found 0.5"),
+    "Python's digit groups": ([*GOOD, "1_000,9,p"], r"line 6, column 1 \(a\): '1_000' is no number"),
+    "digits of another script": ([*GOOD, "9,\u0663,p"], r"line 6, column 2 \(b\): '\u0663' is no number"),
+    "too large to square": ([*GOOD, "9,-2e18,p"], r"line 6, column 2 \(b\): -2e\+18 is beyond ±1e\+18"),
+    "a quote that is not closed": ([*GOOD[:3], '5,"6,p', *GOOD[3:]], "commas: the row that begins in line 4.*quote"),
+    "a quote that closes later": ([*GOOD, '5,"6,p', '5,"6",p'], "commas: the row that begins in line 6.*quote"),
+    "a row of two lines": (['a,"b\nc",label', *GOOD[1:], "9,x,p"], "line 7, column 2 .*: 'x' is no number"),
+    "where a row of two lines begins": ([*GOOD, '9,x,"p\nq"'], r"line 6, column 2 \(b\): 'x' is no number"),
+    "one column below a blank line": (["", "a", "1"], "line 2: expected numbers and a label"),
     "one class": (["a,b,label", "1,2,p", "3,4,p"], "column 3: every label is p; two classes"),
     "a class of one row": ([*GOOD, "9,9,r"], r"line 6, column 3 \(label\): no other row has the label r"),
     "a header or an example": (["1,2,y", "3,4,n", "5,6,y", "7,8,n"], "line 1 may be a header or an example, as 'y'"),
     "two names of a label": (["a,label,y", *GOOD[1:]], "line 1: 'label' and 'y' may all be the label"),
+    "two names of a label, y first": (["y,label,b", *GOOD[1:]], "line 1: 'y' and 'label' may all be the label"),
+    "y between others, text in it": (["a,y,b", "1,p,2", "3,q,4"], r"line 2, column 2 \(y\): 'p' is no number"),
     "a header only": (GOOD[:1], "has a header and no examples"),
     "another separator": ([row.replace(",", ";") for row in GOOD], "line 1: expected .* commas; found 'a;b;label'"),
     "nothing": ([], "line 1: expected numbers and a label"),
@@ -113,7 +150,7 @@ def test_what_is_no_text_or_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=f"no data set at {path}"):
         catalog.load(str(path), "")
     path.mkdir()
-    with pytest.raises(UserError, match=f"no data set at {path}"):
+    with pytest.raises(UserError, match=f"{path} is a folder, no csv file"):
         catalog.load(str(path), "")
     path.rmdir()
     for content in ("\n".join(GOOD).encode("utf-16"), b"1,2,3\n\xff,1,2\n", b'"' + bytes(200_000)):

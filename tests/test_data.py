@@ -1,9 +1,14 @@
 """Laws of the data sets, their splits and their normalisation."""
 
+import hashlib
+import io
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import hypothesis
@@ -12,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_jax.data import catalog, images, normalization, splits
+from sparse_jax.data import cache, catalog, images, normalization, splits
 from sparse_jax.data.arrays import Arrays, info_of
 from sparse_jax.errors import UserError
 
@@ -115,12 +120,41 @@ def test_npz_round_trip(tmp_path):
     expected = tiny()
     path = save(
         tmp_path,
-        x_train=expected.x_train.astype(np.uint8),
+        x_train=expected.x_train.astype(np.float16),
         x_test=expected.x_test.astype(np.float64),
         y_train=expected.y_train.astype(np.uint8),
     )
     assert same(catalog.load(path, "ignored"), expected)
     assert catalog.describe(path, "ignored") == (path, (2,), 3, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "becomes"),
+    [
+        ((2, 1, 1), np.uint8, np.uint8),  # images, and no others
+        ((2, 1), np.uint8, np.float32),
+        ((2,), np.uint8, np.float32),
+        ((1, 2, 1, 1), np.uint8, np.float32),
+        ((2, 1, 1), np.int64, np.float32),
+        ((2, 1, 1), bool, np.float32),
+        ((2, 1, 1), np.float64, np.float32),
+    ],
+)
+def test_images_stay_integers_and_all_else_becomes_float(tmp_path, shape, given, becomes):
+    parts = {split: getattr(tiny(), split).reshape(12, *shape).astype(given) for split in ("x_train", "x_test")}
+    arrays = catalog.load(save(tmp_path, **parts), "")
+    for split, x in parts.items():
+        assert getattr(arrays, split).dtype == becomes
+        assert np.array_equal(getattr(arrays, split), x)
+
+
+def test_the_largest_input_that_is_taken_can_be_normalised(tmp_path):
+    x = np.full((12, 2), 1e18, np.float32)
+    x[::2] = -1e18
+    arrays = catalog.load(save(tmp_path, x_train=x), "")
+    for name in normalization.NORMALIZATIONS:
+        z = normalization.make_apply(name)(normalization.fit(name, arrays.x_train), arrays.x_train)
+        assert np.isfinite(z).all()
 
 
 TINY = tiny()
@@ -129,6 +163,9 @@ BAD = {
     "nan": ({"x_test": with_value(TINY.x_test, np.nan)}, "x_test holds NaN"),
     "inf": ({"x_train": with_value(TINY.x_train, np.inf)}, "x_train holds NaN or inf"),
     "beyond float32": ({"x_train": TINY.x_train.astype(float) * 1e300}, "x_train holds NaN or inf"),
+    "too large to square": ({"x_test": with_value(TINY.x_test, -2e18)}, r"x_test holds -2e\+18, beyond ±1e\+18"),
+    "two scales": ({"x_train": TINY.x_train.astype(np.uint8)}, "x_train is uint8 but x_test float32: both must be int"),
+    "two scales, train a float": ({"x_test": TINY.x_test.astype(int)}, "x_train is float32 but x_test int64"),
     "text": ({"x_train": TINY.x_train.astype(str)}, "x_train must be numbers"),
     "pickle": ({"x_train": TINY.x_train.astype(object)}, "cannot be read"),
     "flat": ({"x_train": TINY.y_train}, r"x_train must be numbers\[n, features"),
@@ -175,6 +212,31 @@ def test_a_damaged_npz_is_refused_or_harmless(tmp_path):
 def test_an_absent_table_names_the_place(name, data_dir):
     with pytest.raises(UserError, match=r"no data set at nowhere/.*npz.*numpy\.savez"):
         catalog.describe(name, data_dir)
+
+
+NO_ARCHIVE = {
+    "text": b"x_train",
+    "nothing": b"",
+    "a pickle": pickle.dumps([1, 2]),
+    "cut": None,
+    "one array": None,
+}
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVE)
+def test_what_is_no_archive_is_told_so(tmp_path, content):
+    path = Path(save(tmp_path))
+    if content == "one array":
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+    else:
+        path.write_bytes(path.read_bytes()[:200] if content == "cut" else NO_ARCHIVE[content])
+    with pytest.raises(UserError, match=f"{path} is no npz archive, or not the whole of one; save it .*numpy.savez"):
+        catalog.load(str(path), "")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f"{path} is a folder, no npz archive"):
+        catalog.load(str(path), "")
 
 
 # --- TFDS folders and their cache ------------------------------------------------------------------
@@ -239,6 +301,47 @@ def test_a_damaged_cache_is_decoded_again(tmp_path, decoded, damage):
     assert len(decoded) == 2
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_cache_of_another_number_of_arrays_is_decoded_again(tmp_path, decoded, count):
+    prepare(tmp_path)
+    first = catalog.load("mnist", str(tmp_path))
+    (file,) = (tmp_path / "cache/sparse_jax/data").iterdir()
+    cache.write(file, [*first, *first][:count])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert same(first, catalog.load("mnist", str(tmp_path)))
+    assert same(first, catalog.load("mnist", str(tmp_path)))
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"no array", pickle.dumps([1])])
+def test_a_cache_of_no_arrays_is_damaged(tmp_path, body):
+    path = tmp_path / "file.npy"
+    path.write_bytes(body + hashlib.blake2b(body).digest())
+    with pytest.warns(UserWarning, match="damaged"):
+        assert cache.read(path, 1) is None
+
+
+def test_a_cache_file_is_read_and_written_without_copies(tmp_path):
+    """Views of the bytes that were read once: of any dtype and order, at whatever place in the file they begin."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 255, (101, 33, 3, 1)).astype(np.uint8), np.arange(7, dtype=np.int32), rng.normal(size=())]
+    arrays.append(np.asfortranarray(rng.normal(size=(50, 40))))
+    path = tmp_path / "file.npy"
+    cache.write(path, arrays)
+    stored = io.BytesIO(path.read_bytes())
+    assert all(np.array_equal(array, np.load(stored)) for array in arrays)  # as np.save has it
+    read = cache.read(path, 4)
+    assert same(read, arrays)
+    assert not any(array.flags.owndata or array.flags.writeable for array in read)
+    large = np.zeros(40_000_000, np.uint8)
+    for act in (lambda: cache.write(path, [large]), lambda: cache.read(path, 1)):
+        tracemalloc.start()
+        act()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.1 * large.nbytes
+
+
 def test_an_unwritable_cache_warns_once(tmp_path, decoded):
     prepare(tmp_path)
     (tmp_path / "cache").write_text("a file where the folder should be")
@@ -276,12 +379,13 @@ def test_an_incomplete_image_set_is_refused(tmp_path, name):
     path = prepare(tmp_path) / name
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(UserError, match=str(path.parent)):
+    named = name if path.suffix == ".json" else "0 of 1 array_record files of test"
+    with pytest.raises(UserError, match=f"{path.parent}.*{named}"):
         catalog.describe("mnist", str(tmp_path))
     if path.suffix == ".json":
         for text in (whole[:-1], b"{}", b"[]", b"\xff"):
             path.write_bytes(text)
-            with pytest.raises(UserError, match=r"metadata .* damaged"):
+            with pytest.raises(UserError, match=rf"metadata .* damaged \({name}: "):
                 catalog.describe("mnist", str(tmp_path))
 
 
@@ -289,7 +393,8 @@ def test_damaged_records_are_refused(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = prepare(tmp_path)
-    with pytest.raises(UserError, match=f"cannot decode the images in {folder}"):
+    remedy = "remove that folder and prepare it with: python launch/prepare_data.py --dataset=mnist"
+    with pytest.raises(UserError, match=f"cannot decode the images in {folder}: .*; {remedy}"):
         catalog.load("mnist", str(tmp_path))
     assert not (tmp_path / "cache").exists()
 
@@ -347,12 +452,47 @@ def test_subset_favours_no_example_and_every_salt_differs():
 @hypothesis.given(labels, st.floats(0, 1))
 def test_validation_partitions(y, fraction):
     train, held_out = splits.validation(y, fraction)
-    assert held_out.size == round(fraction * len(y))
+    count = np.bincount(y)
+    assert held_out.size == min(round(fraction * len(y)), len(y) - (count > 0).sum())
+    assert (np.bincount(y[train], minlength=count.size)[count > 0] >= 1).all()
     assert np.array_equal(np.sort(np.concatenate([train, held_out])), np.arange(len(y)))
     assert (np.diff(train) > 0).all()
     exact = fraction * np.bincount(y)
-    if (exact[np.bincount(y) > 0] >= 2).all():
+    if (exact[count > 0] >= 2).all() and (count - exact)[count > 0].min() >= 2:
         assert (abs(np.bincount(y[held_out], minlength=exact.size) - exact) < 2).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "held_out"),
+    [
+        ([100, 2], 10, [9, 1]),  # shares 9.8, .2
+        ([81, 1], 8, [8, 0]),  # shares 7.9, .1: a lone example stays
+        ([50, 30, 1, 1], 8, [5, 3, 0, 0]),  # the two quotas of 1 go where 4.88 and 2.93 are missed most
+        ([3, 2, 2], 4, [2, 1, 1]),
+        ([3, 2, 2], 7, [2, 1, 1]),  # not more than leaves one of each
+        ([1, 1], 1, [0, 0]),
+    ],
+)
+def test_a_class_keeps_an_example(count, size, held_out):
+    y = np.repeat(np.arange(len(count)), count)
+    train, out = splits.hold_out(y, size)
+    assert np.bincount(y[out], minlength=len(count)).tolist() == held_out
+    assert np.array_equal(np.sort(np.concatenate([train, out])), np.arange(len(y)))
+
+
+def test_held_out_examples_are_the_published_ones():
+    """They decide every result on these sets; the digests are from before a class was sure to keep an example."""
+    for labels, digest in ((np.arange(1_000) % 10, "048e"), (np.repeat([0, 1, 2], [500, 300, 13]), "3e6d")):
+        held_out = splits.validation(labels, 0.1)[1].astype(np.int64)
+        assert hashlib.blake2b(held_out.tobytes(), digest_size=2).hexdigest() == digest
+
+
+def test_a_stack_of_more_than_one_chunk_is_that_of_the_arrays(monkeypatch):
+    arrays = tiny()
+    whole = splits.split(arrays, train_size=0, test_size=7, validation_fraction=0.25)
+    for rows in (1, 5, 12):
+        monkeypatch.setattr(splits, "_ROWS", rows)
+        assert same(splits.split(arrays, train_size=0, test_size=7, validation_fraction=0.25)[:2], whole[:2])
 
 
 @few
@@ -394,13 +534,33 @@ def test_split_agrees_with_sizes(train_size, test_size, fraction):
         ((0, 0, 1.0), r"1.0 is outside \[0, 1\)"),
         ((0, 0, -0.1), "outside"),
         ((0, 0, float("nan")), "outside"),
-        ((3, 0, 0.9), "0.9 of 3 training examples of mnist leaves none to train on"),
-        ((4, 0, 0.1), "0.1 of 4 training examples of mnist holds out none: use 0"),
+        ((5, 0, 0.1), r"--train_size=5 and .*=0.1 leave 5 of 5 .* 10 classes: --train_size=11 is the least"),
+        ((9, 0, 0), r"leave 9 of 9 training examples of mnist to train on.*--train_size=10 is the least"),
+        ((5, 0, 0.01), "--train_size=51 is the least"),  # of 50 it would hold out none
+        ((10, 0, 0.01), r"--validation_fraction=0.01 of 10 training examples of mnist holds out none: use 0"),
+        ((50, 0, 0.9), r"leave 5 of 50 .*: --train_size=96 is the least"),  # round(85.5) is 86
+        ((0, 0, 0.9999), "leave 6 of 60,000 training examples .*: at most 59,990 can be held out"),
     ],
 )
 def test_impossible_sizes_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         splits.sizes(catalog.DatasetInfo("mnist", (28, 28, 1), 10, 60_000, 10_000), *arguments)
+
+
+@few
+@hypothesis.given(st.integers(2, 30), st.integers(0, 2_000), st.floats(0, 0.999))
+def test_the_least_train_size_named_is_the_least(classes, train_size, fraction):
+    info = catalog.DatasetInfo("set", (1,), classes, 2_000, 10)
+    try:
+        splits.sizes(info, train_size, 0, fraction)
+        return
+    except UserError as error:
+        found = re.search(r"train_size=(\d+) is the least", str(error))
+    hypothesis.assume(found)
+    least = int(found[1])
+    assert splits.sizes(info, least, 0, fraction)[0] >= classes
+    with pytest.raises(UserError):
+        splits.sizes(info, least - 1, 0, fraction)
 
 
 # --- normalisation ---------------------------------------------------------------------------------

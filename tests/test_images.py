@@ -1,11 +1,13 @@
 """Image sets of the TFDS catalogue as they lie on disk: configurations, their splits, and damage."""
 
+import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from sparse_jax.data import catalog
+from sparse_jax.data import catalog, images
 from sparse_jax.errors import UserError
 from tests.records import write_records, write_set
 
@@ -55,6 +57,30 @@ def test_a_set_of_the_catalogue_is_read_from_its_folder(tmp_path, name):
         assert arrays.x_train.dtype == np.uint8
     (file,) = (tmp_path / "cache/sparse_jax/data").iterdir()
     assert file.name.startswith(name.replace("/", "_"))
+
+
+def test_a_set_of_many_chunks_and_files_is_read_whole(tmp_path, monkeypatch):
+    """Seven examples in files of 3, 0 and 4: chunks of two end within a file, between two, and with the last one."""
+    monkeypatch.setattr(images, "_CHUNK", 2)
+    x, y = examples(7, (4, 5, 1))
+    folder = write_set(tmp_path, "kmnist", "3.0.1", CLASSES, {"train": (x, y), "test": (x[:3], y[:3])})
+    in_files(folder, x, y, (3, 0, 4))
+    arrays = catalog.load("kmnist", str(tmp_path))
+    assert np.array_equal(arrays.x_train, x)
+    assert arrays.y_train.tolist() == y.tolist()
+    assert np.array_equal(arrays.x_test, x[:3])
+
+
+def in_files(folder, x, y, lengths):
+    """Write the training split of kmnist anew, in as many files."""
+    (folder / "kmnist-train.array_record-00000-of-00001").unlink()
+    starts = np.cumsum((0, *lengths))
+    for i, (start, stop) in enumerate(itertools.pairwise(starts)):
+        name = f"kmnist-train.array_record-{i:05}-of-{len(lengths):05}"
+        write_records(folder / name, x[start:stop], y[start:stop])
+    about = json.loads((folder / "dataset_info.json").read_text())
+    about["splits"][0]["shardLengths"] = [str(length) for length in lengths]
+    (folder / "dataset_info.json").write_text(json.dumps(about))
 
 
 def test_two_configurations_of_a_builder_are_two_sets(tmp_path):
@@ -125,11 +151,38 @@ def test_images_of_another_shape_than_the_metadata_say_are_refused(tmp_path):
             catalog.load("kmnist", str(tmp_path))
 
 
-def test_fewer_records_than_the_metadata_say_are_refused(tmp_path):
-    folder = small(tmp_path)
-    write_records(folder / "kmnist-train.array_record-00000-of-00001", *examples(3, (4, 5, 1)))
-    with pytest.raises(UserError, match=f"cannot decode the images in {folder}"):
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("size", [3, 5])
+def test_another_number_of_records_than_the_metadata_say_is_refused(tmp_path, split, size):
+    folder = small(tmp_path, test=(0, 1, 2, 0))
+    record = folder / f"kmnist-{split}.array_record-00000-of-00001"
+    write_records(record, *examples(size, (4, 5, 1)))
+    message = f"{record} holds {size} examples, where dataset_info.json promises 4; remove that folder and prepare it"
+    with pytest.raises(UserError, match=message):
         catalog.load("kmnist", str(tmp_path))
+
+
+def test_a_damaged_image_is_told_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_CHUNK", 2)
+    x, y = examples(8, (4, 5, 1))
+    folder = write_set(tmp_path, "kmnist", "3.0.1", CLASSES, {"train": (x, y), "test": (x, y)})
+    in_files(folder, x, y, (3, 3, 2))
+    write_records(folder / "kmnist-train.array_record-00001-of-00003", *examples(3, (5, 4, 1)))
+    first, second = (rf"kmnist-train\.array_record-0000{i}-of-00003" for i in (0, 1))
+    remedy = "remove that folder and prepare it with: python launch/prepare_data.py --dataset=kmnist"
+    with pytest.raises(UserError, match=f"in {folder}: train in {first} or {second}: .*shape.*; {remedy}"):
+        catalog.load("kmnist", str(tmp_path))
+    (folder / "kmnist-train.array_record-00001-of-00003").write_bytes(bytes(100))
+    with pytest.raises(UserError, match=f"in {folder}: train in {second}: .*; {remedy}"):
+        catalog.load("kmnist", str(tmp_path))
+
+
+def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):
+    small(tmp_path)
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_data_source", None)
+    with pytest.raises(UserError, match=r"reading kmnist needs: pip install .* array_record") as error:
+        catalog.load("kmnist", str(tmp_path))
+    assert "remove" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +196,7 @@ def test_fewer_records_than_the_metadata_say_are_refused(tmp_path):
         ("features.json", '"label"', '"text"'),
         ("dataset_info.json", '["4"]', '["0"]'),
         ("dataset_info.json", '["2"]', "[]"),
+        ("dataset_info.json", '["2"]', '["3", "-1"]'),
         ("dataset_info.json", '["2"]', '["two"]'),
         ("dataset_info.json", '"test"', '"validation"'),
     ],
@@ -153,7 +207,7 @@ def test_metadata_that_cannot_be_are_refused(tmp_path, file, old, new):
     assert old in text
     (folder / file).write_text(text.replace(old, new))
     remedy = "remove that folder and prepare it with: python launch/prepare_data.py --dataset=kmnist --data_dir="
-    with pytest.raises(UserError, match=f"the metadata in {folder} are damaged .*; {remedy}"):
+    with pytest.raises(UserError, match=f"the metadata in {folder} are damaged \\({file}: .*; {remedy}"):
         catalog.describe("kmnist", str(tmp_path))
 
 

@@ -1,6 +1,8 @@
 """Preparing a data set: what is done once, what is said, and what no failure leaves behind; without network."""
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -116,12 +118,56 @@ def test_without_an_address_nothing_is_tried(tmp_path, monkeypatch, urls, proxie
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("absent", [{"tensorflow"}, {"importlib_resources"}, {"tensorflow", "importlib_resources"}])
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_data_dir_that_cannot_be_a_folder_is_refused(tmp_path, folder):
+    (tmp_path / "file").touch()
+    place = tmp_path / folder
+    with pytest.raises(UserError, match=f"{place}") as error:
+        prepare.prepare("cifar100", str(place), maker(lambda: (place / "cifar100").mkdir(parents=True), []))
+    assert ("is a file, not a folder" in str(error.value)) == (folder == "file")
+
+
+class Broken:
+    version = "3.0.2"
+
+    @property
+    def url_infos(self):
+        raise ValueError("no checksums")
+
+
+def no_builder(name, folder):
+    raise RuntimeError("a builder of another version")
+
+
+@pytest.mark.parametrize(
+    ("make_builder", "reason", "version"),
+    [(no_builder, "RuntimeError: a builder", "VERSION"), (lambda *_: Broken(), "ValueError: no checksums", "3.0.2")],
+)
+def test_whatever_fails_before_the_download_is_told_too(tmp_path, make_builder, reason, version):
+    remedy = REMEDY.format(tmp_path / "cifar100" / version)
+    with pytest.raises(UserError, match=f"cannot prepare cifar100: {reason}.*; {remedy}"):
+        prepare.prepare("cifar100", str(tmp_path), make_builder)
+
+
+def test_libraries_that_do_not_go_together_are_told(tmp_path, monkeypatch):
+    (tmp_path / "tensorflow_datasets.py").write_text("raise TypeError('Descriptors cannot be created directly')")
+    monkeypatch.setattr(prepare, "find_spec", lambda module: module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorflow_datasets", raising=False)
+    with pytest.raises(UserError, match=r"cannot import tensorflow_datasets: TypeError: Desc.*; run pip install -e"):
+        prepare.prepare("mnist", str(tmp_path), prepare.tfds_builder)
+
+
+ALL = {"tensorflow_datasets", "tensorflow", "importlib_resources"}
+
+
+@pytest.mark.parametrize("absent", [{"tensorflow_datasets"}, {"tensorflow"}, {"importlib_resources"}, ALL])
 def test_without_tensorflow_one_line_names_the_extra(tmp_path, monkeypatch, absent):
     monkeypatch.setattr(prepare, "find_spec", lambda module: None if module in absent else module)
     with pytest.raises(UserError, match=r"mnist needs .*; run pip install -e '\.\[prepare\]'") as error:
         prepare.prepare("mnist", str(tmp_path), prepare.tfds_builder)
-    assert all((module in str(error.value)) == (module in absent) for module in ("tensorflow", "importlib_resources"))
+    named = re.search("needs (.*);", str(error.value))[1].split(" and ")
+    assert set(named) == absent
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -186,6 +232,14 @@ def test_the_program_says_what_is_there(tmp_path):
     assert result.stdout.startswith("there already: emnist/balanced, 6 train")
     assert result.stdout.endswith(f"in '{folder.relative_to(tmp_path)}'\n")
     assert images.versions("emnist/balanced", str(tmp_path / "a b")) == [folder]
+
+
+def test_an_interrupt_ends_the_program_quietly(tmp_path):
+    program = "from sparse_jax import flags\ndef main(argv): raise KeyboardInterrupt\nflags.run(main, '')"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROGRAM.parents[1], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (128 + signal.SIGINT, "", "")
 
 
 def test_help_tells_the_flags_and_the_examples(tmp_path):

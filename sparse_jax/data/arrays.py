@@ -6,6 +6,8 @@ import numpy as np
 
 from sparse_jax.errors import UserError
 
+LARGEST = 1e18  # of the inputs: their squares, which normalisations form, stay within float32
+
 
 class DatasetInfo(NamedTuple):
     """What a program must know of a data set before it compiles."""
@@ -39,12 +41,21 @@ def info_of(name: str, arrays: Arrays) -> DatasetInfo:
 def checked(source: str, arrays: Arrays) -> Arrays:
     """Bring the arrays to the dtypes of `Arrays`, or say what is wrong with them.
 
+    Inputs uint8[n, height, width, channels] stay what they are; all others become float32.
+
     Raises:
-      UserError: an empty split, NaN or infinity, inputs and labels of different lengths or shapes,
-        labels that are not the integers 0..classes-1 without a gap; the message begins with `source`.
+      UserError: an empty split, NaN, infinity or |x| beyond 1e18, inputs and labels of different lengths or shapes,
+        inputs that are integers in one split and floats in the other, which hardly have one scale, labels that are not
+        the integers 0..classes-1 without a gap; the message begins with `source`.
     """
     x_train, y_train = _checked_split(source, "train", arrays.x_train, arrays.y_train)
     x_test, y_test = _checked_split(source, "test", arrays.x_test, arrays.y_test)
+    dtypes = arrays.x_train.dtype, arrays.x_test.dtype
+    if (dtypes[0].kind == "f") != (dtypes[1].kind == "f"):
+        raise UserError(
+            f"{source}: x_train is {dtypes[0]} but x_test {dtypes[1]}: both must be integers, or both floats, on one "
+            "scale"
+        )
     if x_train.shape[1:] != x_test.shape[1:]:
         raise UserError(
             f"{source}: an example of x_train has shape {x_train.shape[1:]}, one of x_test {x_test.shape[1:]}"
@@ -74,6 +85,10 @@ def _checked_split(source: str, split: str, x: np.ndarray, y: np.ndarray):
         return x, y
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, reported next
         x = x.astype(np.float32, copy=False)
-    if not np.isfinite(x).all():
+    low, high = float(x.min()), float(x.max())
+    if not np.isfinite([low, high]).all():
         raise UserError(f"{source}: x_{split} holds NaN or infinity (as float32)")
+    if max(-low, high) > LARGEST:
+        value = low if -low > high else high
+        raise UserError(f"{source}: x_{split} holds {value:g}, beyond ±{LARGEST:g}: scale it down")
     return x, y

@@ -12,10 +12,22 @@ import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 _DIGEST = hashlib.blake2b().digest_size
+
+
+class _Hashed:
+    """A file to write to that knows the digest of what was written: the arrays are never in memory as bytes."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.content = file, hashlib.blake2b()
+
+    def write(self, data: bytes) -> int:
+        self.content.update(data)
+        return self.file.write(data)
 
 
 def locate(name: str, version: str, sources: Iterable[Path]) -> Path:
@@ -27,29 +39,45 @@ def locate(name: str, version: str, sources: Iterable[Path]) -> Path:
 
 
 def read(path: Path, count: int) -> list[np.ndarray] | None:
-    """The `count` arrays of the file; None if it is absent, or damaged, which warns."""
+    """The `count` arrays of the file, read-only; None if it is absent, or damaged, which warns."""
     try:
         raw = path.read_bytes()
     except OSError:
         return None
-    if hashlib.blake2b(memoryview(raw)[:-_DIGEST]).digest() != raw[-_DIGEST:]:
-        warnings.warn(f"the cache file {path} is damaged; decoding again", stacklevel=2)
-        return None
-    stream = io.BytesIO(raw)
-    return [np.load(stream, allow_pickle=False) for _ in range(count)]
+    body = memoryview(raw)[:-_DIGEST]
+    if hashlib.blake2b(body).digest() == raw[-_DIGEST:]:
+        with contextlib.suppress(ValueError, TypeError):
+            return _views(raw, len(body), count)
+    warnings.warn(f"the cache file {path} is damaged; decoding again", stacklevel=2)
+    return None
+
+
+def _views(raw: bytes, end: int, count: int) -> list[np.ndarray]:
+    """The arrays that fill raw[:end], in place. Raises ValueError or TypeError if they are not `count`."""
+    stream = io.BytesIO(raw)  # shares the bytes
+    arrays = []
+    while stream.tell() < end:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not what np.save writes")
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
+        array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if columns_first else "C")
+        stream.seek(array.nbytes, io.SEEK_CUR)
+        arrays.append(array)
+    if len(arrays) != count or stream.tell() != end:
+        raise ValueError(f"{len(arrays)} arrays of {stream.tell()} bytes, not {count} of {end}")
+    return arrays
 
 
 def write(path: Path, arrays: Sequence[np.ndarray]) -> None:
     """Store the arrays, or warn: a folder that cannot be written costs time, not the run."""
-    body = io.BytesIO()
-    for array in arrays:
-        np.save(body, array, allow_pickle=False)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(body.getbuffer())
-            file.write(hashlib.blake2b(body.getbuffer()).digest())
+            hashed = _Hashed(file)
+            for array in arrays:
+                np.save(hashed, array, allow_pickle=False)
+            file.write(hashed.content.digest())
         temporary.replace(path)
     except OSError as error:
         warnings.warn(f"cannot cache the decoded data set: {error}", stacklevel=2)

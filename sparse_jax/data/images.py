@@ -1,10 +1,12 @@
 """Image sets prepared by tensorflow-datasets as array_record folders, read without TensorFlow."""
 
+import contextlib
 import json
 import re
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +30,15 @@ class Prepared(NamedTuple):
     folder: Path
     info: DatasetInfo
     test: str  # the split that serves as test
-    files: list[Path]  # the records, then the metadata
+    records: dict[str, list[tuple[Path, int]]]  # split -> its files, and how many examples each promises
+    remedy: str  # where the folder is damaged
+
+    def files(self) -> list[Path]:
+        """Whatever decides what is decoded."""
+        return [
+            *(path for files in self.records.values() for path, _ in files),
+            *(self.folder / file for file in _METADATA),
+        ]
 
 
 def describe(name: str, data_dir: str) -> DatasetInfo:
@@ -42,7 +52,7 @@ def load(name: str, data_dir: str) -> Arrays:
       UserError: the set is absent, incomplete or damaged, or tensorflow-datasets is not installed.
     """
     prepared = find(name, data_dir)
-    path = cache.locate(name.replace("/", "_"), prepared.folder.name, prepared.files)
+    path = cache.locate(name.replace("/", "_"), prepared.folder.name, prepared.files())
     cached = cache.read(path, len(Arrays._fields))
     if cached is not None:
         return Arrays(*cached)
@@ -70,67 +80,104 @@ def find(name: str, data_dir: str) -> Prepared:
     folders = versions(name, data_dir)
     if not folders:
         raise UserError(f"no version of {name} in {Path(data_dir).expanduser() / name}; {recipe}")
-    folder, test = folders[-1], _TEST.get(name, "test")
-    try:
-        info, shards = _metadata(name, test, folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the metadata in {folder} are damaged ({error!r}); remove that folder and {recipe}") from error
-    files = []
-    for split in ("train", test):
+    folder, test, remedy = folders[-1], _TEST.get(name, "test"), f"remove that folder and {recipe}"
+    lengths = _metadata(folder, "dataset_info.json", remedy, lambda about: _lengths(about, ("train", test)))
+    shape, classes = _metadata(folder, "features.json", remedy, _shape_and_classes)
+    records = {}
+    for split, promised in lengths.items():
         found = sorted(folder.glob(f"{name.split('/')[0]}-{split}.array_record-*"))
-        if len(found) != shards[split]:
-            raise UserError(
-                f"{folder} holds {len(found)} of {shards[split]} array_record files of {split}; "
-                f"remove that folder and {recipe}"
-            )
-        files += found
-    return Prepared(folder, info, test, [*files, *(folder / file for file in _METADATA)])
+        if len(found) != len(promised):
+            raise UserError(f"{folder} holds {len(found)} of {len(promised)} array_record files of {split}; {remedy}")
+        records[split] = list(zip(found, promised, strict=True))
+    info = DatasetInfo(name, shape, classes, sum(lengths["train"]), sum(lengths[test]))
+    return Prepared(folder, info, test, records, remedy)
 
 
-def _metadata(name: str, test: str, folder: Path) -> tuple[DatasetInfo, dict[str, int]]:
-    """What the json files say of a set, and how many files each of its splits has."""
-    about, features = (json.loads((folder / file).read_text()) for file in _METADATA)
-    shards = {split["name"]: list(map(int, split["shardLengths"])) for split in about["splits"]}
+def _metadata(folder: Path, file: str, remedy: str, parse: Callable[[Any], Any]) -> Any:
+    """What `parse` finds in a json file of the folder. Raises UserError if it finds nothing of use."""
+    try:
+        return parse(json.loads((folder / file).read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the metadata in {folder} are damaged ({file}: {error!r}); {remedy}") from error
+
+
+def _lengths(about: Any, splits: tuple[str, ...]) -> dict[str, list[int]]:
+    """Split -> the number of examples in each of its files, as dataset_info.json has them."""
+    every = {split["name"]: list(map(int, split["shardLengths"])) for split in about["splits"]}
+    lengths = {split: every[split] for split in splits}
+    if min(sum(lengths[split]) for split in splits) < 1 or min(map(min, lengths.values())) < 0:
+        raise ValueError(f"examples by file: {lengths}")
+    return lengths
+
+
+def _shape_and_classes(features: Any) -> tuple[tuple[int, ...], int]:
+    """Of the images, and how many, as features.json has them."""
     columns = features["featuresDict"]["features"]
     shape = tuple(map(int, columns["image"]["image"]["shape"]["dimensions"]))
     classes = int(columns["label"]["classLabel"]["numClasses"])
-    info = DatasetInfo(name, shape, classes, sum(shards["train"]), sum(shards[test]))
-    if len(shape) != 3 or min(*shape, classes - 1, info.train_size, info.test_size) < 1:
-        raise ValueError(f"images {shape}, {classes} classes, {info.train_size} and {info.test_size} examples")
-    return info, {split: len(lengths) for split, lengths in shards.items()}
+    if len(shape) != 3 or min(*shape, classes - 1) < 1:
+        raise ValueError(f"images {shape}, {classes} classes")
+    return shape, classes
 
 
 def _decode(prepared: Prepared) -> Arrays:
-    folder, info = prepared.folder, prepared.info
-    try:
+    with _told(prepared):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            f"reading {info.name} needs: pip install tensorflow-datasets array_record opencv-python-headless"
-        ) from error
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    def decode_split(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-        source = builder.as_data_source(split)
-        x = np.empty((size, *info.input_shape), np.uint8)
-        y = np.empty(size, np.int32)
-        for start in range(0, size, _CHUNK):
-            stop = min(start + _CHUNK, size)
+        # Not tfds.data_source: it refuses a version that the installed tfds does not know.
+        builder = tfds.builder_from_directory(prepared.folder)
+    parts = []
+    for split, size in (("train", prepared.info.train_size), (prepared.test, prepared.info.test_size)):
+        for path, promised in prepared.records[split]:  # of which TFDS believes what the metadata say
+            with _told(prepared, f"{split} in {path.name}: "):
+                found = len(ArrayRecordDataSource(str(path)))
+            if found != promised:
+                raise UserError(
+                    f"{path} holds {found:,} examples, where dataset_info.json promises {promised:,}; {prepared.remedy}"
+                )
+        with _told(prepared, f"{split}: "):
+            source = builder.as_data_source(split)
+        parts += _decode_split(prepared, split, source, size)
+    return Arrays(*parts)
+
+
+def _decode_split(prepared: Prepared, split: str, source: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one split of `size` examples."""
+    shape, files = prepared.info.input_shape, prepared.records[split]
+    ends = np.cumsum([length for _, length in files])
+    x = np.empty((size, *shape), np.uint8)
+    y = np.empty(size, np.int32)
+    for start in range(0, size, _CHUNK):
+        stop = min(start + _CHUNK, size)
+        first, last = np.searchsorted(ends, (start, stop - 1), side="right")
+        names = " or ".join(path.name for path, _ in files[first : last + 1])
+        with _told(prepared, f"{split} in {names}: "):
             examples = source.__getitems__(range(start, stop))
             decoded = np.stack([example["image"] for example in examples])
-            if decoded.shape[1:] != info.input_shape:  # which assigning might broadcast
-                raise ValueError(f"an image of {split} has shape {decoded.shape[1:]}, not {info.input_shape}")
+            if decoded.shape[1:] != shape:  # which assigning might broadcast
+                raise ValueError(f"an image has shape {decoded.shape[1:]}, not {shape}")
             x[start:stop] = decoded
             y[start:stop] = [example["label"] for example in examples]
-        return x, y
+    return x, y
 
+
+@contextlib.contextmanager
+def _told(prepared: Prepared, where: str = "") -> Iterator[None]:
+    """Raise whatever fails in reading `where` as a UserError."""
     try:
-        # Not tfds.data_source: it refuses a version that the installed tfds does not know.
-        builder = tfds.builder_from_directory(folder)
-        train = decode_split("train", info.train_size)
-        test = decode_split(prepared.test, info.test_size)
+        yield
+    except MemoryError:
+        raise
+    except ImportError as error:
+        raise UserError(
+            f"reading {prepared.info.name} needs: pip install tensorflow-datasets array_record opencv-python-headless "
+            f"({error})"
+        ) from error
     except Exception as error:  # readers and decoders raise RuntimeError, ValueError, OSError, ...
-        raise UserError(f"cannot decode the images in {folder}: {error!r}") from error
-    return Arrays(*train, *test)
+        raise UserError(
+            f"cannot decode the images in {prepared.folder}: {where}{error!r}; {prepared.remedy}"
+        ) from error
 
 
 def _check_labels(prepared: Prepared, arrays: Arrays) -> None:

@@ -1,11 +1,14 @@
 """Tabular sets: one npz archive each, with the keys x_train, y_train, x_test, y_test."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from sparse_jax.data.arrays import Arrays, DatasetInfo, checked, info_of
 from sparse_jax.errors import UserError
+
+_RECIPE = f"save it there with numpy.savez and the keys {', '.join(Arrays._fields)}"
 
 
 def describe(name: str, data_dir: str) -> DatasetInfo:
@@ -20,9 +23,15 @@ def load(name: str, data_dir: str) -> Arrays:
     """
     path = _find(name, data_dir)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in Arrays._fields if key not in archive.files]
-            arrays = None if missing else Arrays(*(archive[key] for key in Arrays._fields))
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise UserError(f"{path} is no npz archive, or not the whole of one; {_RECIPE}")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                missing = [key for key in Arrays._fields if key not in archive.files]
+                arrays = None if missing else Arrays(*(archive[key] for key in Arrays._fields))
+    except UserError:
+        raise
     except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy in many ways
         raise UserError(f"{path} cannot be read as an npz archive: {error!r}") from error
     if arrays is None:
@@ -40,7 +49,6 @@ def _find(name: str, data_dir: str) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise UserError(
-        f"no data set at {' or '.join(map(str, places))}; "
-        f"save it there with numpy.savez and the keys {', '.join(Arrays._fields)}"
-    )
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, no npz archive; {_RECIPE}")
+    raise UserError(f"no data set at {' or '.join(map(str, places))}; {_RECIPE}")
