@@ -106,7 +106,10 @@ class RunConfig:
         0.1, "float", "1 data", "Share of the training examples held out for validation.", bounds="[0, 1)"
     )
     normalization: str = setting(
-        "global_zscore", "name", "1 data", "Normalisation of the inputs, fitted on the training part.",
+        "global_zscore", "name", "1 data",
+        "Normalisation of the inputs, fitted on the training part: to [0, 1] (unit) or [-1, 1] (symmetric), to mean 0 "
+        "and deviation 1 of every feature, every channel or all values, or of every sample by itself (per_sample), or "
+        "to length 1 (l2).",
         choices=NORMALIZATIONS, grid=True,
     )
     augmentation: str = setting(
@@ -141,8 +144,8 @@ class RunConfig:
     )
     activation: tuple[str, ...] = setting(
         AUTO, "names", "2 model",
-        "Activation function; relu:tanh:relu names one a hidden layer; auto: relu, of lstm and gru tanh, of "
-        "efficientnet_b0 swish, of transformer gelu.",
+        "Activation function, those from srelu on with trainable parameters; relu:tanh:relu names one a hidden layer; "
+        "auto: relu, of lstm and gru tanh, of efficientnet_b0 swish, of transformer gelu.",
         choices=ACTIVATIONS, grid=True, auto=True,
     )
     gate_activation: str | None = setting(
@@ -172,11 +175,13 @@ class RunConfig:
         bounds="(0, inf)", grid=True,
     )
     activation_alpha: float = setting(
-        1.0, "float", "2 model", "The alpha of alpha h(beta x), for any activation function h; 1 leaves h as it is.",
+        1.0, "float", "2 model",
+        "The alpha of alpha h(beta x), h any activation function, or where its training begins; 1 leaves h as it is.",
         bounds="(0, 1000]", grid=True,
     )
     activation_beta: float = setting(
-        1.0, "float", "2 model", "The beta of alpha h(beta x), for any activation function h; 1 leaves h as it is.",
+        1.0, "float", "2 model",
+        "The beta of alpha h(beta x), h any activation function, or where its training begins; 1 leaves h as it is.",
         bounds="(0, 1000]", grid=True,
     )
     activation_scale: str = setting(
@@ -217,7 +222,8 @@ class RunConfig:
     )
     dense_layers: str | None = setting(
         "", "text", "3 topology",
-        "Regular expression: layers it matches stay dense (an MLP has dense_0, dense_1, ..., output).",
+        "Regular expression: layers whose names have a match stay dense, as in output or ^conv_0$ (--dry_run lists "
+        "the names; an MLP has dense_0, dense_1, ..., output).",
     )
     structure: str | None = setting(
         AUTO, "structure", "3 topology",
