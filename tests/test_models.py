@@ -16,7 +16,7 @@ from sparse_jax.errors import UserError
 from sparse_jax.models.convolution import conv_general_dilated, depthwise
 from sparse_jax.models.layers import Layers, make_layers
 from sparse_jax.models.mlp import MLP
-from sparse_jax.models.recurrent import GRU, LSTM
+from sparse_jax.models.recurrent import Recurrent
 from sparse_jax.models.registry import MODELS, make_model
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import MODEL_RECIPES
@@ -286,7 +286,7 @@ def run_recurrent(model):
 
 
 def test_the_lstm_is_that_of_its_equations():
-    x, params, out = run_recurrent(LSTM((5, 4), jax.nn.sigmoid, 2, lambda i: jnp.tanh, LAYERS, 0.0))
+    x, params, out = run_recurrent(Recurrent("lstm", (5, 4), jax.nn.sigmoid, 2, lambda i: jnp.tanh, LAYERS, 0.0))
     for layer, units in ((params["lstm_0"], 5), (params["lstm_1"], 4)):
         hidden = cell = np.zeros((3, units))
         outputs = []
@@ -306,7 +306,7 @@ def test_the_lstm_is_that_of_its_equations():
 
 
 def test_the_gru_is_that_of_its_equations():
-    x, params, out = run_recurrent(GRU((5,), jax.nn.sigmoid, 2, lambda i: jnp.tanh, LAYERS, 0.0))
+    x, params, out = run_recurrent(Recurrent("gru", (5,), jax.nn.sigmoid, 2, lambda i: jnp.tanh, LAYERS, 0.0))
     layer, hidden = params["gru_0"], np.zeros((3, 5))
     for t in range(x.shape[1]):
         r, z, n = (x[:, t] @ layer[f"input_{k}"]["kernel"] + layer[f"input_{k}"]["bias"] for k in "rzn")

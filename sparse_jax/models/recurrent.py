@@ -1,6 +1,7 @@
 """Recurrent networks on the rows of images, or on sequences, with one kernel a gate."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,68 +10,14 @@ import jax.numpy as jnp
 from sparse_jax.models.layers import Layer, Layers
 
 
-class LSTM(nn.Module):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997), read out after the last step.
+class LSTMLayer(nn.Module):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), float[batch, steps, inputs] to [batch, steps, units].
 
         i, f, o = σ(x W + h U + b)  (f with b + 1),   g = φ(x W_g + h U_g + b_g),
         c ← f c + i g,   h ← o φ(c)
 
-    The kernels W and U of the four gates are lstm_<layer>/input_<gate> and lstm_<layer>/recurrent_<gate>.
-
-    Attributes:
-      hidden_sizes: units of each layer, at least one.
-      gate: σ.
-      classes: number of outputs.
-      activation: layer index -> φ.
-      layers: the seam, see `models.layers`.
-      dropout: rate in [0, 1), between the layers and before the output.
+    The products with inputs are made at once, c is float32.
     """
-
-    hidden_sizes: tuple[int, ...]
-    gate: Layer
-    classes: int
-    activation: Callable[[int], Layer]
-    layers: Layers
-    dropout: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Logits, float[batch, classes], of x, float[batch, steps, ...]: a step is a row, of all its channels."""
-        x = x.reshape(*x.shape[:2], -1)
-        for i, units in enumerate(self.hidden_sizes):
-            x = LSTMLayer(units, lambda i=i: self.activation(i), self.gate, self.layers, name=f"lstm_{i}")(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self.layers.dense("output", self.classes, True)(x[:, -1])
-
-
-class GRU(nn.Module):
-    """Gated recurrent units (Cho et al. 2014, arXiv:1406.1078), read out after the last step.
-
-        r, z = σ(x W + h U + b),   n = φ(x W_n + b_n + r (h U_n + c_n)),   h ← (1 − z) n + z h
-
-    with the reset after the recurrent product, as in cuDNN. The kernels are gru_<layer>/input_<gate> and
-    gru_<layer>/recurrent_<gate>. Attributes as of `LSTM`.
-    """
-
-    hidden_sizes: tuple[int, ...]
-    gate: Layer
-    classes: int
-    activation: Callable[[int], Layer]
-    layers: Layers
-    dropout: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Logits, float[batch, classes], of x, float[batch, steps, ...]: a step is a row, of all its channels."""
-        x = x.reshape(*x.shape[:2], -1)
-        for i, units in enumerate(self.hidden_sizes):
-            x = GRULayer(units, lambda i=i: self.activation(i), self.gate, self.layers, name=f"gru_{i}")(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self.layers.dense("output", self.classes, True)(x[:, -1])
-
-
-class LSTMLayer(nn.Module):
-    """One layer: float[batch, steps, inputs] -> float[batch, steps, units]. The input products are made at once."""
 
     units: int
     activation: Callable[[], Layer]
@@ -94,7 +41,12 @@ class LSTMLayer(nn.Module):
 
 
 class GRULayer(nn.Module):
-    """One layer: float[batch, steps, inputs] -> float[batch, steps, units]. The input products are made at once."""
+    """Gated recurrent units (Cho et al. 2014, arXiv:1406.1078), float[batch, steps, inputs] to [batch, steps, units].
+
+        r, z = σ(x W + h U + b),   n = φ(x W_n + b_n + r (h U_n + c_n)),   h ← (1 − z) n + z h
+
+    with the reset after the recurrent product, as in cuDNN. The products with inputs are made at once.
+    """
 
     units: int
     activation: Callable[[], Layer]
@@ -119,3 +71,39 @@ class GRULayer(nn.Module):
 def _over_time(advance: Callable) -> Callable:
     """`advance` over the second axis of its rows, with the same parameters at every step."""
     return nn.scan(advance, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+
+
+CELLS = {"lstm": LSTMLayer, "gru": GRULayer}
+
+
+class Recurrent(nn.Module):
+    """Layers of recurrent cells, read out after the last step.
+
+    The kernels of the gates are <form>_<layer>/input_<gate> and <form>_<layer>/recurrent_<gate>.
+
+    Attributes:
+      form: a key of CELLS.
+      hidden_sizes: units of each layer, at least one.
+      gate: σ of the cells.
+      classes: number of outputs.
+      activation: layer index -> φ of the cells.
+      layers: the seam, see `models.layers`.
+      dropout: rate in [0, 1), after each layer.
+    """
+
+    form: str
+    hidden_sizes: tuple[int, ...]
+    gate: Layer
+    classes: int
+    activation: Callable[[int], Layer]
+    layers: Layers
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Logits, float[batch, classes], of x, float[batch, steps, ...]: a step is a row, of all its channels."""
+        x = x.reshape(*x.shape[:2], -1)
+        for i, units in enumerate(self.hidden_sizes):
+            cell = CELLS[self.form](units, partial(self.activation, i), self.gate, self.layers, name=f"{self.form}_{i}")
+            x = nn.Dropout(self.dropout, deterministic=not train)(cell(x))
+        return self.layers.dense("output", self.classes, True)(x[:, -1])

@@ -11,7 +11,7 @@ from sparse_jax.models.forms import LENET_300_100, LENETS, RESNETS, VGGS
 from sparse_jax.models.layers import Layer, Layers
 from sparse_jax.models.lenet import LeNet5
 from sparse_jax.models.mlp import MLP
-from sparse_jax.models.recurrent import GRU, LSTM
+from sparse_jax.models.recurrent import CELLS, Recurrent
 from sparse_jax.models.resnet import ResNet, WideResNet
 from sparse_jax.models.transformer import Transformer
 from sparse_jax.models.vgg import VGG
@@ -25,8 +25,7 @@ MODELS: dict[str, Callable[[RunConfig, Layer, dict[str, Any]], nn.Module]] = {
     **dict.fromkeys(RESNETS, lambda config, gate, common: ResNet(config.model, config.width, **common)),
     "wide_resnet": lambda config, gate, common: WideResNet(config.depth, config.width, **common),
     "efficientnet_b0": lambda config, gate, common: EfficientNetB0(config.width, gate, **common),
-    "lstm": lambda config, gate, common: LSTM(config.hidden_sizes, gate, **common),
-    "gru": lambda config, gate, common: GRU(config.hidden_sizes, gate, **common),
+    **dict.fromkeys(CELLS, lambda config, gate, common: Recurrent(config.model, config.hidden_sizes, gate, **common)),
     "transformer": lambda config, gate, common: Transformer(
         config.depth, config.width, config.heads, config.patch_size, **common
     ),
