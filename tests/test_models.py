@@ -215,8 +215,8 @@ def test_arithmetic_in_half_precision_keeps_parameters_and_nears_the_full(name):
     assert 0 < jnp.abs(a - b).max() < 0.1 * jnp.abs(a).max()
     products = str(jax.make_jaxpr(lambda x: half.apply(variables, x, train=False))(x))
     lines = [line for line in products.splitlines() if "dot_general" in line or "conv_general" in line]
-    assert lines
-    assert all("bf16[" in line.split("=")[0] for line in lines)
+    wide = [line for line in lines if "bf16[" not in line.split("=")[0]]
+    assert len(wide) == (config.depth if name == "transformer" else 0) < len(lines)  # an attention mixes in float32
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
