@@ -121,7 +121,7 @@ def expected_counts(config, rule, hyper, before, made):
             counts[name] = final + (start - final) * expected_share(config, left, made, final / start)
         return counts
     rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
-    hits = compiled(config).evaluate(*before.evaluated, make_data(), *rows).correct
+    hits = compiled(config).evaluate(*before.evaluated, make_data(config.model), *rows).correct
     accuracy = hits / SIZES[1]
     gain = rule.gain(accuracy, before.topology.accuracy)
     counts = {}
