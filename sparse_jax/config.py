@@ -420,8 +420,8 @@ class RunConfig:
     )
     ema: float = setting(
         0.0, "float", "5 optimisation",
-        "Share of its past in a moving average of the weights, which then is what is evaluated, from validation to "
-        "the final results; 0: no average.",
+        "Share of its past in a moving average of the weights and batch statistics, which then is what is evaluated, "
+        "from validation to the final results; 0: no average.",
         bounds="[0, 1)", grid=True,
     )
     batch_size: int = setting(128, "int", "5 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)

@@ -14,6 +14,7 @@ import pytest
 
 from sparse_jax.config import RunConfig, StudyConfig, settings
 from sparse_jax.study.mask_file import save_masks
+from tests.records import write_records, write_set
 
 REPOSITORY = Path(__file__).parents[1]
 TOUCHED_JAX = 99
@@ -356,6 +357,24 @@ REFUSED = {
         for name in METADATA
     },
     "--dataset=../given/nothing.npz": ["--batch_size=128", "5 training examples"],
+    # networks
+    "--model=lenet5": ["--model=lenet5", "16 × 16", "digits has shape (8, 8, 1)"],
+    "--model=vgg16 --dataset=synthetic": ["--model=vgg16", "images", "(64,)"],
+    "--model=lstm --dataset=synthetic": ["--model=lstm", "sequences", "(64,)"],
+    "--model=transformer --patch_size=3": ["--patch_size=3", "(8, 8, 1)"],
+    "--model=transformer --heads=5": ["--heads=5", "64 features"],
+    "--model=wide_resnet --depth=20": ["--depth=20", "6 n + 4"],
+    "--model=vgg11 --activation=relu:tanh": ["relu:tanh names 2", "--model=vgg11 has 8"],
+    "--model=vgg11 --hidden_sizes=30": ["--hidden_sizes has no effect", "--model=vgg11", "mlp"],
+    "--depth=10": ["--depth has no effect", "--model=mlp", "wide_resnet, transformer"],
+    "--gate_activation=hard_sigmoid": ["--gate_activation has no effect", "lstm"],
+    "--method=dense --init_fan=active": ["--init_fan has no effect", "--method=dense"],
+    "--model=gru --initial_topology=synflow": ["synflow", "--model=gru", "grasp"],
+    "--model=lenet5_alford --initial_topology=synflow": ["synflow", "--model=lenet5_alford"],
+    "--model=wide_resnet --depth=100 --initial_topology=synflow": ["synflow", "float32", "--depth"],
+    "--model=vgg11 --initial_topology=correlation": ["correlation", "conv_0 of --model=vgg11", "random"],
+    "--model=lstm --allocation=uniform_dense_first": ["uniform_dense_first", "a gate", "^lstm_0/input_"],
+    "--model=resnet18 --importance_pruning=0.2": ["--importance_pruning=0.2", "--model=resnet18"],
 }
 
 
@@ -363,6 +382,27 @@ REFUSED = {
 def test_refused_in_one_line_that_says_why(world, line):
     message = world.refusal(line)
     assert [word for word in REFUSED[line] if word not in message] == [], message
+
+
+RECORDS = {  # what happens to the records of an image set -> words of the message
+    "truncated": ["cannot decode", "train", "mnist-train.array_record-00000-of-00001", "remove that folder"],
+    "of another set": ["holds label 5, outside 0..2"],
+    "of another shape": ["(6, 6, 1)", "not (8, 8, 1)"],
+}
+
+
+@pytest.mark.parametrize("damage", RECORDS)
+def test_damaged_images_are_refused_before_anything_is_written(world, damage):
+    x, y = np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3
+    folder = write_set(world.root / "data", "mnist", "3.0.1", 3, {"train": (x, y), "test": (x, y)})
+    records = folder / "mnist-train.array_record-00000-of-00001"
+    if damage == "truncated":
+        records.write_bytes(records.read_bytes()[:-40])
+    else:
+        records.unlink()
+        write_records(records, *((x[:, :6, :6], y) if damage == "of another shape" else (x, y + 5)))
+    message = world.refusal("--dataset=digits,mnist --data_dir=../data --batch_size=4")
+    assert [word for word in RECORDS[damage] if word not in message] == [], message
 
 
 # --- mask files ------------------------------------------------------------------------------------

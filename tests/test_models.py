@@ -187,7 +187,7 @@ def test_networks_that_synflow_takes_are_homogeneous_and_no_others(name):
     variables = initial(model, x)
     apply = jax.jit(lambda x: model.apply(variables, x, train=False))
     once, twice = apply(x), apply(2 * x)
-    assert bool(jnp.allclose(2 * once, twice, rtol=1e-5, atol=1e-6 * jnp.abs(once).max())) == OUTLINES[name].linear
+    assert bool(jnp.allclose(2 * once, twice, rtol=1e-5, atol=1e-6 * jnp.abs(once).max())) == OUTLINES[name].homogeneous
 
 
 def test_a_recipe_names_what_its_model_uses():

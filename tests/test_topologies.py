@@ -127,6 +127,25 @@ def test_two_runs_are_compared_by_layer(study, tmp_path, capsys):
         assert layer["overlap"] == both / min(first[name].sum(), second[name].sum())
 
 
+def test_layers_that_are_not_in_series_are_no_chain_whatever_their_shapes(tmp_path, capsys):
+    """With 8 units on rows of 8 all kernels of the GRU are 8 × 8: they would fit one after the other."""
+    settings = ("--model=gru", "--hidden_sizes=8", "--train_size=300", "--sparsity=0.8", "--workdir=w")
+    ended = run(*SMALL, *settings, "--epochs=1", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (folder,) = (tmp_path / "w" / "runs").iterdir()
+    kernels = [f"gru_0/{part}_{gate}/kernel" for part in ("input", "recurrent") for gate in "rzn"] + ["output/kernel"]
+    for path in (folder, next((tmp_path / "w" / "checkpoints").iterdir())):
+        report, _ = inspected(tmp_path, capsys, path)
+        found = [*report.get("topologies", []), *report.get("networks", {}).values()]
+        networks = [one.get("network", one) for one in found]
+        assert [network["chain"] for network in networks] == [None]
+        assert networks[0]["no_chain"] == "the layers of gru are not in series"
+    report, _ = inspected(tmp_path, capsys, folder)
+    assert list(report["topologies"][0]["layers"]) == kernels
+    (row,) = rows(tmp_path / "w").values()
+    assert row["dead_neurons"] == ""
+
+
 @pytest.mark.parametrize("workdir", ["study", "partly_dense"])
 def test_the_checkpoint_of_a_finished_group_has_the_masks_of_the_files(request, workdir):
     workdir = request.getfixturevalue(workdir)

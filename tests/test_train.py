@@ -301,6 +301,16 @@ def test_every_run_of_a_cohort_has_batch_statistics_of_its_own():
         np.testing.assert_allclose(together[1], single, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("first", ["snip", "grasp", "synflow"])
+def test_first_masks_do_not_depend_on_the_precision_of_training(first):
+    masks = []
+    for dtype in ("float32", "bfloat16"):
+        config = make_config("static", initial_topology=first, dtype=dtype)
+        state = jax.jit(make_train(config, make_tiny_problem(config)).init)(make_hyper(config), make_data())
+        masks.append(state.topology.masks)
+    equal(*masks)
+
+
 def test_synflow_ranks_what_lies_beside_shortcuts_however_deep(monkeypatch):
     """The flow through WRN-40-2 is some 10⁴⁰: without the level of its input and output no score is finite."""
     monkeypatch.setattr(scores, "SYNFLOW_ROUNDS", 2)

@@ -6,7 +6,7 @@ import numpy as np
 
 from sparse_jax.errors import UserError
 
-LARGEST = 1e18  # of the inputs: their squares, which normalisations form, stay within float32
+LARGEST = 1e18  # of the inputs: its square, which normalisations form, is within float32
 
 
 class DatasetInfo(NamedTuple):

@@ -49,6 +49,7 @@ VGGS = {
 }
 RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}  # blocks of the stages
 LENET_300_100 = (300, 100)
+CELL_GATES = {"lstm": "ifgo", "gru": "rzn"}  # a kernel each, for the inputs and for what recurs
 EMBEDDING = 64  # features of a token of width 1
 STEM, HEAD = 32, 1280  # channels of EfficientNet-B0 before and after the blocks, which are
 _INVERTED = (  # widening, channels, how many, stride of the first, size

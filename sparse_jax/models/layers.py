@@ -33,6 +33,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "lecun_uniform": Initializer(initializers.lecun_uniform(), False),  # variance 1 / fan, LeCun et al. 1998
     "lecun_normal": Initializer(initializers.lecun_normal(), False),
 }
+BATCH_NORM_MOMENTUM = 0.9  # share of its past in the running statistics, as PyTorch has it
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -90,7 +91,7 @@ def make_layers(initializer: str, dtype: str) -> Layers:
         conv=conv,
         depthwise=lambda name, size, stride: Depthwise(size, stride, kernel, compute, name=name),
         batch_norm=lambda name, train: nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, dtype=compute, name=name
+            use_running_average=not train, momentum=BATCH_NORM_MOMENTUM, dtype=compute, name=name
         ),
         layer_norm=lambda name: nn.LayerNorm(dtype=compute, name=name),
     )

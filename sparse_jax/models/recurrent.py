@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.models.forms import CELL_GATES
 from sparse_jax.models.layers import Layer, Layers
 
 
@@ -26,7 +27,7 @@ class LSTMLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = {gate: self.layers.dense(f"input_{gate}", self.units, True)(x) for gate in "ifgo"}
+        inputs = {gate: self.layers.dense(f"input_{gate}", self.units, True)(x) for gate in CELL_GATES["lstm"]}
         hidden = jnp.zeros((x.shape[0], self.units), inputs["i"].dtype)
 
         def advance(layer: "LSTMLayer", carry: tuple, row: dict) -> tuple:
@@ -55,7 +56,7 @@ class GRULayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = {gate: self.layers.dense(f"input_{gate}", self.units, True)(x) for gate in "rzn"}
+        inputs = {gate: self.layers.dense(f"input_{gate}", self.units, True)(x) for gate in CELL_GATES["gru"]}
         zero = jnp.zeros((x.shape[0], self.units), inputs["r"].dtype)
 
         def advance(layer: "GRULayer", hidden: jax.Array, row: dict) -> tuple:

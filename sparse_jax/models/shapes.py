@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.forms import (
+    CELL_GATES,
     EMBEDDING,
     HEAD,
     LENET_300_100,
@@ -96,7 +97,7 @@ def _efficientnet(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
 
 
 def _recurrent(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    gates = {"lstm": "ifgo", "gru": "rzn"}[config.model]
+    gates = CELL_GATES[config.model]
     features, shapes = math.prod(inputs[1:]), {}
     for i, units in enumerate(config.hidden_sizes):
         layer = f"{config.model}_{i}"
@@ -167,10 +168,17 @@ class Outline(NamedTuple):
     activations: Callable[[RunConfig], int]  # how many activation functions it has
     check: Callable[[RunConfig, Shape], None]  # input shape; raises UserError for one that it does not take
     in_series: bool = False  # every path from an input to an output passes every kernel once, in their order
-    linear: bool = False  # linear in its input, if its activation functions are
+    homogeneous: bool = False  # c > 0 times the input gives c times the outputs, if the activation functions are linear
 
 
-def _hidden(config: RunConfig) -> int:
+def _mlp_outline(sizes: Callable[[RunConfig], tuple[int, ...]]) -> Outline:
+    def kernels(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
+        return _mlp(sizes(config), inputs, classes)
+
+    return Outline(kernels, lambda config: len(sizes(config)), _anything, in_series=True, homogeneous=True)
+
+
+def _cells(config: RunConfig) -> int:
     return len(config.hidden_sizes)
 
 
@@ -181,31 +189,29 @@ def _blocks(counts: tuple[int, ...]) -> int:
 def _lenet(name: str) -> Outline:
     form = LENETS[name]
     layers = len(form.convolutions) + len(form.dense)
-    return Outline(_lenet5, lambda config: layers, _images_for_lenet, in_series=True, linear=not form.response_norm)
+    scales = not form.response_norm
+    return Outline(_lenet5, lambda config: layers, _images_for_lenet, in_series=True, homogeneous=scales)
 
 
 def _vgg_outline(name: str) -> Outline:
     layers = sum(channels != POOL for channels in VGGS[name])
-    return Outline(_vgg, lambda config: layers, _images, in_series=True, linear=True)
+    return Outline(_vgg, lambda config: layers, _images, in_series=True, homogeneous=True)
 
 
 OUTLINES: dict[str, Outline] = {
-    "mlp": Outline(
-        lambda config, *shape: _mlp(config.hidden_sizes, *shape), _hidden, _anything, in_series=True, linear=True
-    ),
-    "lenet_300_100": Outline(
-        lambda config, *shape: _mlp(LENET_300_100, *shape), lambda config: 2, _anything, in_series=True, linear=True
-    ),
+    "mlp": _mlp_outline(lambda config: config.hidden_sizes),
+    "lenet_300_100": _mlp_outline(lambda config: LENET_300_100),
     **{name: _lenet(name) for name in LENETS},
     **{name: _vgg_outline(name) for name in VGGS},
-    **{name: Outline(_resnet, lambda config: _blocks(RESNETS[config.model]), _images, linear=True) for name in RESNETS},
-    "wide_resnet": Outline(_wide_resnet, lambda config: _blocks(wide_stages(config.depth)), _stages, linear=True),
+    **dict.fromkeys(
+        RESNETS, Outline(_resnet, lambda config: _blocks(RESNETS[config.model]), _images, homogeneous=True)
+    ),
+    "wide_resnet": Outline(_wide_resnet, lambda config: _blocks(wide_stages(config.depth)), _stages, homogeneous=True),
     "efficientnet_b0": Outline(
         _efficientnet,
         lambda config: 2 + sum(2 + (block.expanded != block.inputs) for block in inverted_blocks(config.width)),
         _images,
     ),
-    "lstm": Outline(_recurrent, _hidden, _sequences),
-    "gru": Outline(_recurrent, _hidden, _sequences),
+    **dict.fromkeys(CELL_GATES, Outline(_recurrent, _cells, _sequences)),
     "transformer": Outline(_transformer, lambda config: config.depth, _images_of_patches),
 }

@@ -25,10 +25,10 @@ def refuse_conflicts(config: RunConfig) -> None:
             f"--importance_pruning={config.importance_pruning:g} cuts off neurons, and those of --model={config.model} "
             "have inputs by other ways: use --importance_pruning=0"
         )
-    if config.initial_topology == "synflow" and not OUTLINES[config.model].linear:
+    if config.initial_topology == "synflow" and not OUTLINES[config.model].homogeneous:
         raise UserError(
-            f"--initial_topology=synflow is for networks that are linear but for their activation functions, which "
-            f"--model={config.model} is not: use random, magnitude, snip or grasp"
+            f"--initial_topology=synflow is for networks whose outputs scale with their inputs, which those of "
+            f"--model={config.model} do not: use random, magnitude, snip or grasp"
         )
     if pattern.kind != "none":
         _check_structure(config, pattern, nature)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
+from sparse_jax.models.forms import CELL_GATES
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
 from sparse_jax.topology.allocation import Allocation, allocate, explicit, parse_layer_sparsity
@@ -12,6 +13,7 @@ from sparse_jax.topology.patterns import fitting, groups_of, parse_pattern
 from sparse_jax.training.problem import Problem
 
 EQUAL_DEGREES = {"fan_in": -1, "fan_out": -2}  # first masks with as many connections for every unit of an axis
+LARGEST_FLOW = 68  # of SynFlow beside shortcuts, where it is not rescaled: the exponent of 10
 
 
 def counts_of(config: RunConfig, problem: Problem) -> tuple[Allocation, dict[str, int], dict[str, int]]:
@@ -35,16 +37,13 @@ def counts_of(config: RunConfig, problem: Problem) -> tuple[Allocation, dict[str
     return Allocation(final, epsilon, sum(allocation.counts.values())), start, least_counts(config, final)
 
 
-LARGEST_FLOW = 68  # of SynFlow beside shortcuts, where it is not rescaled: the exponent of 10
-
-
 def _flow(problem: Problem) -> float:
     """A bound on log₁₀ R of SynFlow, were all kernels in series and of variance 2 / fan_in: Σ ½ log₁₀(2 fan_in)."""
     return sum(math.log10(2 * math.prod(shape[:-1])) / 2 for shape in problem.kernels.values())
 
 
 def check_layers(config: RunConfig, problem: Problem) -> None:
-    """Refuse a structure that does not divide a layer, and what needs the first layer sparse if it is dense."""
+    """Refuse a structure that does not divide a layer, and what asks of layers what this network does not have."""
     pattern, first = parse_pattern(config.structure), next(iter(problem.kernels))
     for name, shape in problem.masked_shapes.items():
         try:
@@ -64,7 +63,7 @@ def check_layers(config: RunConfig, problem: Problem) -> None:
             f"--initial_topology=synflow: the flow through so deep a --model={config.model} leaves float32; use a "
             "smaller --depth or --width, or snip or grasp"
         )
-    if config.allocation == "uniform_dense_first" and config.model in ("lstm", "gru"):
+    if config.allocation == "uniform_dense_first" and config.model in CELL_GATES:
         raise UserError(
             f"--allocation=uniform_dense_first: the first layer of {config.model} is a kernel a gate; use "
             f"--allocation=uniform --dense_layers=^{config.model}_0/input_"

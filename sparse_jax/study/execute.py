@@ -121,13 +121,7 @@ def make_loader(
 
     def loader(config: RunConfig, mesh: jax.sharding.Mesh) -> Loaded:
         sizes = config.train_size, config.test_size, config.validation_fraction
-        loaded = place(config.dataset, sizes, config.normalization, mesh)
-        if loaded.streams and config.initial_topology == "correlation":
-            raise UserError(
-                f"--initial_topology=correlation looks at training examples on the device, and those of "
-                f"{config.dataset} stream from the host: use --data_placement=device, or another topology"
-            )
-        return loaded
+        return place(config.dataset, sizes, config.normalization, mesh)
 
     return loader
 

@@ -110,7 +110,7 @@ class Trainer:
         group = self.group
         restored = checkpoints.restore(abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs)))
         if restored is None:
-            step, state, seconds = 0, group.fns.init(group.hyper, group.feed.at(0)), 0.0
+            step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
         else:
             step, saved, meta = restored
             state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]

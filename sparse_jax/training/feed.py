@@ -14,11 +14,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from sparse_jax.data.batches import Block, Data, batch_indices
 from sparse_jax.data.splits import Splits
 from sparse_jax.training.cohort import RUN, replicate
 from sparse_jax.training.parts import ORDER
+from sparse_jax.training.start import CORRELATED_EXAMPLES
 
 BLOCK_BYTES = 2**26  # of the examples that are sent at once; two blocks are on the way
 _WHOLE = 1 << 30  # steps that a feed has at once, where it has them all
@@ -63,6 +65,10 @@ class Resident:
         """The shapes and dtypes of what `at` gives."""
         return self._data
 
+    def begin(self) -> Data:
+        """The data that a run begins with: those of step 0, the training part first."""
+        return self._data
+
     def steps(self, step: int) -> int:
         """For how many steps from `step` on `at(step)` has the batches."""
         return _WHOLE
@@ -75,7 +81,7 @@ class Resident:
 class Streamed:
     """The training part stays on the host; the next block of its batches is made while the last one is trained on."""
 
-    def __init__(self, data: Data, host: Splits, seeds: np.ndarray, batch_size: int, steps: int, mesh) -> None:
+    def __init__(self, data: Data, host: Splits, seeds: np.ndarray, batch_size: int, steps: int, mesh: Mesh) -> None:
         """Nothing is sent yet.
 
         Args:
@@ -101,6 +107,11 @@ class Streamed:
         wanted = [start for start in (first, first + self._length) if start < self._steps]
         self._ready = {start: self._ready.get(start) or self._blocks.submit(self._block, start) for start in wanted}
         return self._data._replace(block=self._ready[first].result())
+
+    def begin(self) -> Data:
+        """The data that a run begins with: those of step 0, the first of the training part among them."""
+        first = self._data._replace(x=self._host.x[:CORRELATED_EXAMPLES], y=self._host.y[:CORRELATED_EXAMPLES])
+        return replicate(first, self._mesh)._replace(block=self.at(0).block)
 
     def like(self) -> Data:
         """The shapes and dtypes of what `at` gives, without making it."""
