@@ -56,6 +56,7 @@ OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "linear", "step")
 LAYOUTS = ("map", "vmap")
 PLACEMENTS = ("device", "host")
+EXECUTIONS = ("masked", "sparse")
 
 AUTO = "auto"
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
@@ -427,6 +428,13 @@ class RunConfig:
     batch_size: int = setting(128, "int", "5 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)
     epochs: int = setting(
         20, "int", "5 optimisation", "Passes over the training part.", bounds="[1, inf)", grid=True
+    )
+
+    execution: str = setting(
+        "masked", "name", "7 execution",
+        "How layers multiply: as dense matrices with masks, or by their connections only, in time and memory in "
+        "proportion to these; auto: sparse on a CPU where that was measured to be faster, else masked.",
+        choices=EXECUTIONS, grid=True, auto=True,
     )
 
     seed: int = 0  # no flag of its own: --first_seed and --num_seeds

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+MEASURED = ("seconds", "step_ms", "peak_memory_mb")
 SMALL = (
     "--dataset=digits", "--train_size=600", "--hidden_sizes=24,12", "--batch_size=16", "--epochs=4",
     "--learning_rate=0.1", "--cpu_devices=2", "--checkpoint_seconds=0.1",
@@ -31,9 +32,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:
-    """results.csv without the one column that differs between two runs of the same study."""
+    """results.csv without the columns that differ between two runs of the same study."""
     with (workdir / "results.csv").open(newline="") as file:
-        return [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        return [{name: cell for name, cell in row.items() if name not in MEASURED} for row in csv.DictReader(file)]
 
 
 def outcome(workdir: Path) -> tuple[list[dict[str, str]], dict[str, list[dict]]]:

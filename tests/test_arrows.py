@@ -43,6 +43,7 @@ PEERS = {
     "topology": {"jax", "numpy"},
     "activations": {"jax", "flax"},
     "models": {"jax", "flax"},
+    "sparse": {"jax", "jaxlib", "numpy", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets", "array_record"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
     "sparsify": {"jax", "numpy", "optax"},
@@ -52,6 +53,7 @@ WITHOUT_JAX = (
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
+    "training.flops",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {
     "silu", "crelu", "celu", "glu", "mish", "softmax", "logsoftmax", "logsigmoid", "hardtanh", "relu6",

@@ -1,6 +1,7 @@
 """What has to hold for every method, every activation function and every optimiser, read from the dicts."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from sparse_jax.data.batches import batch_at
 from sparse_jax.data.normalization import make_apply
 from sparse_jax.models.mlp import MLP
 from sparse_jax.recipes import RECIPES
+from sparse_jax.sparse.layer import LINKS
+from sparse_jax.study.execution import SPARSE, SPARSE_METHODS
 from sparse_jax.topology.masks import apply_masks, mask_tree, name_of, select
 from sparse_jax.topology.redistribution import SHARES
 from sparse_jax.training import optimizers
@@ -22,14 +25,18 @@ from sparse_jax.training.parts import AUGMENT, DROPOUT, ORDER, PARAMS, make_rule
 from sparse_jax.training.timeline import updates
 from sparse_jax.training.train import make_train
 from tests import oracle
+from tests.linked import view_of
 from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyper, make_tiny_problem
 
-FAST = {(method, "relu", "mlp") for method in METHODS}
-FAST |= {("set", activation, "mlp") for activation in ACTIVATIONS}
-FAST |= {("set", "relu", model) for model in MODELS}
-REST = {(method, activation, "mlp") for method in METHODS for activation in ACTIVATIONS}
-REST |= {("set", activation, model) for activation in ACTIVATIONS for model in MODELS}
-REST |= {(method, "relu", model) for method in METHODS for model in MODELS}
+FAST = {(method, "relu", "mlp", "masked") for method in METHODS}
+FAST |= {("set", activation, "mlp", "masked") for activation in ACTIVATIONS}
+FAST |= {("set", "relu", model, "masked") for model in MODELS}
+FAST |= {(method, "relu", "mlp", "sparse") for method in SPARSE_METHODS}
+FAST |= {("rigl", "relu", model, "sparse") for model in ("lenet5", "transformer")}
+REST = {(method, activation, "mlp", "masked") for method in METHODS for activation in ACTIVATIONS}
+REST |= {("set", activation, model, "masked") for activation in ACTIVATIONS for model in MODELS}
+REST |= {(method, "relu", model, "masked") for method in METHODS for model in MODELS}
+REST |= {(method, "relu", model, "sparse") for method in SPARSE_METHODS for model in MODELS}
 EVERY = [*sorted(FAST), *(pytest.param(*case, marks=pytest.mark.slow) for case in sorted(REST - FAST))]
 EVOLVING = [case for case in sorted(FAST) if {"interval", "levels"} & RECIPES[case[0]].keys()]
 
@@ -48,10 +55,15 @@ def _plain(leaf):
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
+def compiled(config, hyper=None):
+    """The functions of one run, each compiled for itself; what is executed sparsely has slots by `hyper`."""
+    return _compiled(config, tuple((n, int(hyper.start[n])) for n in hyper.start) if config.execution == SPARSE else ())
+
+
 @functools.cache
-def compiled(config):
-    """The functions of one run, each compiled for itself."""
-    fns = make_train(config, make_tiny_problem(config))
+def _compiled(config, start):
+    hyper = SimpleNamespace(start=dict(start))
+    fns = make_train(config, make_tiny_problem(config, hyper))
     return fns._replace(
         **{name: jax.jit(getattr(fns, name)) for name in ("init", "steps", "update", "evaluate", "validate")}
     )
@@ -59,7 +71,7 @@ def compiled(config):
 
 def intervals(config, hyper, count=3):
     """The states of a run after its start, and before and after each of `count` updates."""
-    fns, data = compiled(config), make_data(config.model)
+    fns, data = compiled(config, hyper), make_data(config.model)
     states = [fns.init(hyper, data)]
     for _ in range(count):
         states.append(fns.steps(states[-1], hyper, data, jnp.int32(INTERVAL)))
@@ -68,9 +80,10 @@ def intervals(config, hyper, count=3):
     return states
 
 
-def law_config(method, activation, model="mlp"):
+def law_config(method, activation, model="mlp", execution="masked"):
     """A configuration with a moving average of the weights, on which nothing else depends but what is evaluated."""
-    return make_config(method, activation, model, ema=0.75)
+    changes = {"ablation": 0.0} if (method, execution) == ("srigl", SPARSE) else {}
+    return make_config(method, activation, model, ema=0.75, execution=execution, **changes)
 
 
 def zero_outside(state, tx):
@@ -105,11 +118,14 @@ def expected_share(config, left, made, ratio):
     return {"cubic": (1 - progress) ** 3, "cyclic": left % 2}[config.density_schedule]
 
 
-def expected_counts(config, rule, hyper, before, made):
-    """The connections after an update, by the invariant that the rule declares; `made` counts this one."""
+def expected_counts(config, rule, hyper, state, before, made):
+    """The connections after an update, by the invariant that the rule declares; `made` counts this one.
+
+    `before` is what the state is seen as.
+    """
     if rule.count == "constant":
         return hyper.start
-    left = updates(config, make_tiny_problem(config)) - made
+    left = updates(config, make_tiny_problem(config, hyper)) - made
     if rule.count == "extra":
         share = np.float32(0.3) if left else 0
         sizes = {n: mask.size for n, mask in before.topology.masks.items()}
@@ -121,7 +137,7 @@ def expected_counts(config, rule, hyper, before, made):
             counts[name] = final + (start - final) * expected_share(config, left, made, final / start)
         return counts
     rows = jnp.int32(SIZES[0]), jnp.int32(SIZES[0] + SIZES[1])
-    hits = compiled(config).evaluate(*before.evaluated, make_data(config.model), *rows).correct
+    hits = compiled(config, hyper).evaluate(*state.evaluated, make_data(config.model), *rows).correct
     accuracy = hits / SIZES[1]
     gain = rule.gain(accuracy, before.topology.accuracy)
     counts = {}
@@ -132,25 +148,27 @@ def expected_counts(config, rule, hyper, before, made):
     return counts
 
 
-@pytest.mark.parametrize(("method", "activation", "model"), EVERY)
-def test_counts_masks_and_zeros(method, activation, model):
-    config = law_config(method, activation, model)
-    for sparsity in (0.3, 0.6, 0.9):
+@pytest.mark.parametrize(("method", "activation", "model", "execution"), EVERY)
+def test_counts_masks_and_zeros(method, activation, model, execution):
+    config = law_config(method, activation, model, execution)
+    for sparsity in (0.3, 0.6, 0.9) if execution == "masked" else (0.3, 0.9):
         hyper = make_hyper(config, sparsity=sparsity)
-        rule = rule_of(config, hyper)
+        rule, tx = rule_of(config, hyper), optimizer_of(config, hyper)
         states = intervals(config, hyper)
-        counts, explored = hyper.start, states[0].topology.masks
-        for i, state in enumerate(states):
-            masks = state.topology.masks
+        views = [view_of(tx, state) for state in states]
+        counts, explored = hyper.start, states[0].topology.explored
+        assert bool(states[0].model_state.keys() & {LINKS}) == (execution == SPARSE)
+        for i, (state, view) in enumerate(zip(states, views, strict=True)):
+            masks = view.topology.masks
             if i and i % 2 == 0 and config.interval:
-                counts = expected_counts(config, rule, hyper, states[i - 1], i // 2)
-                assert rule.grows or not any((masks[n] & ~states[i - 1].topology.masks[n]).any() for n in masks)
+                counts = expected_counts(config, rule, hyper, states[i - 1], views[i - 1], i // 2)
+                assert rule.grows or not any((masks[n] & ~views[i - 1].topology.masks[n]).any() for n in masks)
             check_counts(rule, {name: np.asarray(mask) for name, mask in masks.items()}, counts)
-            explored = jax.tree.map(jnp.logical_or, explored, masks)
+            explored = {name: explored[name] | masks[name] for name in explored}
             equal(state.topology.explored, explored)
-            zero_outside(state, optimizer_of(config, hyper))
+            zero_outside(view, tx)
             assert not state.diverged
-        first, last = states[0].topology.masks, states[-1].topology.masks
+        first, last = views[0].topology.masks, views[-1].topology.masks
         assert any((first[name] != last[name]).any() for name in first) == (rule.update != "never")
     assert bool(first) == rule.masked
 
@@ -171,11 +189,11 @@ def check_counts(rule, masks, counts):
             assert abs(count - counts[name]) <= 0.501 if rule.count == "schedule" else count == counts[name], name
 
 
-@pytest.mark.parametrize(("method", "activation", "model"), EVOLVING)
-def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation, model):
-    config = law_config(method, activation, model)
+@pytest.mark.parametrize(("method", "activation", "model", "execution"), EVOLVING)
+def test_growth_starts_at_zero_and_survivors_keep_their_values(method, activation, model, execution):
+    config = law_config(method, activation, model, execution)
     hyper = make_hyper(config)
-    _, before, after, *_ = intervals(config, hyper, 1)
+    _, before, after = (view_of(optimizer_of(config, hyper), state) for state in intervals(config, hyper, 1))
     old, new = (select(state.params, state.topology.masks) for state in (before, after))
     for name in new:
         kept = np.asarray(new[name]) != 0

@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,18 +18,29 @@ STUDY = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The outcome of the study without interruption, and the seconds it took with warm caches."""
-    folder = tmp_path_factory.mktemp("reference")
-    assert run(*STUDY, "--workdir=cold", cwd=folder).returncode == 0
+EXECUTIONS = {"masked": (), "sparse": ("--execution=sparse", "--sparsity=0.9")}  # a cohort for each of its sparsities
+masked_only = pytest.mark.parametrize("reference", ["masked"], indirect=True)  # where execution makes no difference
+
+
+class Reference(NamedTuple):
+    """A study without interruption."""
+
+    command: tuple[str, ...]
+    outcome: tuple
+    seconds: float  # with warm caches
+
+
+@pytest.fixture(scope="module", params=["masked", "sparse"])
+def reference(request, tmp_path_factory):
+    command, folder = (*STUDY, *EXECUTIONS[request.param]), tmp_path_factory.mktemp("reference")
+    assert run(*command, "--workdir=cold", cwd=folder).returncode == 0
     begin = time.monotonic()
-    assert run(*STUDY, cwd=folder).returncode == 0
-    return outcome(folder / "study"), time.monotonic() - begin
+    assert run(*command, cwd=folder).returncode == 0
+    return Reference(command, outcome(folder / "study"), time.monotonic() - begin)
 
 
 def kill_and_continue(reference, tmp_path, kills, seed):
-    expected, duration = reference
+    command, expected, duration = reference
     rng = random.Random(seed)
     killed = attempt = 0
     while killed < kills:
@@ -36,7 +48,7 @@ def kill_and_continue(reference, tmp_path, kills, seed):
         folder.mkdir()
         attempt += 1
         while killed < kills:
-            process = start(*STUDY, cwd=folder)
+            process = start(*command, cwd=folder)
             time.sleep(rng.uniform(0.2, 1) * duration)
             if process.poll() is not None:
                 process.communicate()
@@ -44,7 +56,7 @@ def kill_and_continue(reference, tmp_path, kills, seed):
             process.kill()
             process.communicate()
             killed += 1
-        ended = run(*STUDY, cwd=folder)
+        ended = run(*command, cwd=folder)
         assert ended.returncode == 0, ended.stderr
         assert outcome(folder / "study") == expected
 
@@ -67,19 +79,19 @@ def wait_for(path, pattern, process):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_asks_to_be_started_again(reference, tmp_path, number):
-    process = start(*STUDY, cwd=tmp_path)
+    process = start(*reference.command, cwd=tmp_path)
     wait_for(tmp_path, "study/metrics/*.jsonl", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "the same command continues study" in err
     assert "Traceback" not in err
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
-    assert outcome(tmp_path / "study") == reference[0]
+    assert run(*reference.command, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "study") == reference.outcome
 
 
 def test_a_damaged_checkpoint_is_passed_over(reference, tmp_path):
-    process = start(*STUDY, cwd=tmp_path)
+    process = start(*reference.command, cwd=tmp_path)
     wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -90,16 +102,17 @@ def test_a_damaged_checkpoint_is_passed_over(reference, tmp_path):
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-    ended = run(*STUDY, cwd=tmp_path)
+    ended = run(*reference.command, cwd=tmp_path)
     assert ended.returncode == 0
     assert f"{newest} is passed over" in ended.stderr
-    assert outcome(tmp_path / "study") == reference[0]
+    assert outcome(tmp_path / "study") == reference.outcome
 
 
+@masked_only
 def test_a_finished_study_is_not_trained_again(reference, tmp_path):
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    assert run(*reference.command, cwd=tmp_path).returncode == 0
     before = (tmp_path / "study" / "results.csv").read_bytes()
-    ended = run(*STUDY, cwd=tmp_path)
+    ended = run(*reference.command, cwd=tmp_path)
     assert ended.returncode == 0
     assert "first step" not in ended.stderr
     assert "set" in ended.stdout
@@ -107,12 +120,12 @@ def test_a_finished_study_is_not_trained_again(reference, tmp_path):
 
 
 def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    assert run(*reference.command, cwd=tmp_path).returncode == 0
     next((tmp_path / "study" / "runs").iterdir()).joinpath("result.json").unlink()
-    ended = run(*STUDY, cwd=tmp_path)
+    ended = run(*reference.command, cwd=tmp_path)
     assert ended.returncode == 0
     assert "first step" not in ended.stderr
-    assert outcome(tmp_path / "study") == reference[0]
+    assert outcome(tmp_path / "study") == reference.outcome
 
 
 @pytest.mark.parametrize(
@@ -147,31 +160,32 @@ def test_a_second_launch_is_refused_while_the_first_lives(tmp_path):
 
 
 def test_a_study_goes_on_with_other_devices(reference, tmp_path):
-    process = start(*STUDY, "--num_seeds=1", cwd=tmp_path)
+    process = start(*reference.command, "--num_seeds=1", cwd=tmp_path)
     wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75
     for devices in (1, 3):
-        ended = run(*STUDY, f"--cpu_devices={devices}", cwd=tmp_path)
+        ended = run(*reference.command, f"--cpu_devices={devices}", cwd=tmp_path)
         assert ended.returncode == 0
         assert "passed over" not in ended.stderr
         assert "begun under other device" in ended.stderr or devices == 3
-    assert outcome(tmp_path / "study") == reference[0]
+    assert outcome(tmp_path / "study") == reference.outcome
 
 
+@masked_only
 def test_the_metrics_of_finished_runs_survive_the_training_of_others(reference, tmp_path):
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    assert run(*reference.command, cwd=tmp_path).returncode == 0
     lost = next((tmp_path / "study" / "runs").iterdir())
     (lost / "result.json").unlink()
     shutil.rmtree(tmp_path / "study" / "checkpoints")
     (tmp_path / "study" / "metrics" / f"{lost.name}.jsonl").unlink()
-    process = start(*STUDY, cwd=tmp_path)
+    process = start(*reference.command, cwd=tmp_path)
     wait_for(tmp_path, f"study/metrics/{lost.name}.jsonl", process)
     process.kill()
     process.communicate()
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
-    assert outcome(tmp_path / "study") == reference[0]
+    assert run(*reference.command, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "study") == reference.outcome
 
 
 def test_who_comes_second_to_an_empty_workdir_writes_no_config(tmp_path):

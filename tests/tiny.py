@@ -13,9 +13,11 @@ from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
 from sparse_jax.models.layers import make_layers
 from sparse_jax.recipes import RECIPES
+from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
-from sparse_jax.study.resolve import connections_of, settings_of
+from sparse_jax.study.resolve import Connections, connections_of, settings_of
 from sparse_jax.study.train_group import hyper_params
+from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.state import HyperParams
 
@@ -72,10 +74,14 @@ def make_config(method: str = "set", activation: str = "relu", model: str = "mlp
     return dataclasses.replace(config, **changes)
 
 
-def make_tiny_problem(config: RunConfig) -> Problem:
-    """The problem of a configuration on the data of `make_data`."""
+def make_tiny_problem(config: RunConfig, hyper: HyperParams | None = None) -> Problem:
+    """The problem of a configuration on the data of `make_data`; what is executed sparsely has slots by `hyper`."""
     info = DatasetInfo("tiny", MODELS[config.model][0], CLASSES, SIZES[0] + SIZES[1], SIZES[2])
-    return make_problem(config, info, SIZES)
+    problem = make_problem(config, info, SIZES)
+    if config.execution == "masked":
+        return problem
+    start = {name: int(count) for name, count in hyper.start.items()}
+    return executed(config, problem, Connections(Allocation(start, None), start, start))[1]
 
 
 def make_data(model: str = "mlp") -> Data:
@@ -89,7 +95,7 @@ def make_data(model: str = "mlp") -> Data:
 
 def make_hyper(config: RunConfig, seed: int = 0, sparsity: float = 0.6, **changes: Any) -> HyperParams:
     """The dynamic settings of a run at a sparsity; `drop_fraction` and other rates may be changed, too."""
-    problem = make_tiny_problem(config)
+    problem = make_tiny_problem(dataclasses.replace(config, execution="masked"))
     dynamic = {"sparsity": sparsity} if config.sparsity is not None else {}
     dynamic |= {"initial_sparsity": 0.1} if config.initial_sparsity is not None else {}
     dynamic |= {"shrink_rate": 0.5, "least_share": 0.25} if config.shrink_rate is not None else {}

@@ -6,10 +6,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from sparse_jax.models.forms import HEAD, STEM, inverted_blocks, scaled
+from sparse_jax.models.forms import HEAD, STEM, inverted_blocks, scaled, stem_stride
 from sparse_jax.models.layers import Layer, Layers
-
-LARGE = 64  # sides from which on the first convolution has its stride
 
 
 class EfficientNetB0(nn.Module):
@@ -55,8 +53,7 @@ class EfficientNetB0(nn.Module):
             weights = self.gate(self.layers.dense(f"{name}_excite", x.shape[-1], True)(held))
             return x * weights[:, None, None, :]
 
-        stride = 2 if min(x.shape[1:3]) >= LARGE else 1
-        x = self.layers.conv("conv_0", scaled(STEM, self.width), 3, stride, "SAME", False)(x)
+        x = self.layers.conv("conv_0", scaled(STEM, self.width), 3, stem_stride(x.shape[1:3]), "SAME", False)(x)
         x = act(norm("conv_0", x))
         for block in inverted_blocks(self.width):
             y = x

@@ -1,7 +1,7 @@
 """What distinguishes networks of one kind: widths, channels, blocks. Imports no jax."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -76,6 +76,11 @@ def residual_blocks(inputs: int, base: int, counts: tuple[int, ...], width: floa
 def wide_stages(depth: int) -> tuple[int, int, int]:
     """How many blocks the stages of a wide residual network have."""
     return ((depth - 4) // 6,) * 3
+
+
+def stem_stride(sides: Sequence[int]) -> int:
+    """The stride of the first convolution of EfficientNet-B0, by the height and width of the images."""
+    return 2 if min(sides) >= 64 else 1
 
 
 def inverted_blocks(width: float) -> Iterator[Inverted]:

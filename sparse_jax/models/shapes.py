@@ -1,12 +1,13 @@
 """What is known of every model before jax is imported: its kernels, its activation functions, what inputs it takes.
 
 Flags are validated with it: a sparsity that leaves a layer without connections, a `dense_layers` that matches
-nothing, images that are too small. A test holds the kernels equal to those of the initialised models.
+nothing, images that are too small; and operations are counted with it. Tests hold the kernels and how often each is
+applied equal to those of the models.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from sparse_jax.config import RunConfig
@@ -25,96 +26,130 @@ from sparse_jax.models.forms import (
     inverted_blocks,
     residual_blocks,
     scaled,
+    stem_stride,
     wide_stages,
 )
 
 Shapes = dict[str, tuple[int, ...]]
 Shape = tuple[int, ...]
 
+ATTENTION = ("query", "key", "value", "out")
+
+
+class Kernel(NamedTuple):
+    """A kernel, and how many times an example is multiplied by it."""
+
+    shape: Shape
+    applications: int = 1  # positions of a convolution's output, steps of a recurrence, tokens
+
+
+Kernels = dict[str, Kernel]
+
 
 # --- kernels ---------------------------------------------------------------------------------------
 
 
-def _chain(names: list[str], widths: list[int]) -> Shapes:
-    return {f"{name}/kernel": tuple(widths[i : i + 2]) for i, name in enumerate(names)}
+def _strided(sides: Sequence[int], stride: int) -> list[int]:
+    """Sides of what a convolution or a pool with padding SAME makes of an image."""
+    return [-(-side // stride) for side in sides]
 
 
-def _mlp(hidden_sizes: tuple[int, ...], inputs: Shape, classes: int) -> Shapes:
+def _chain(names: list[str], widths: list[int]) -> Kernels:
+    return {f"{name}/kernel": Kernel(tuple(widths[i : i + 2])) for i, name in enumerate(names)}
+
+
+def _mlp(hidden_sizes: tuple[int, ...], inputs: Shape, classes: int) -> Kernels:
     names = [*(f"dense_{i}" for i in range(len(hidden_sizes))), "output"]
     return _chain(names, [math.prod(inputs), *hidden_sizes, classes])
 
 
-def _lenet5(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
+def _lenet5(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
     form, (*sides, channels) = LENETS[config.model], inputs
-    shapes = {}
+    kernels = {}
     for i, width in enumerate(form.convolutions):
-        shapes[f"conv_{i}/kernel"] = (5, 5, channels, width)
-        sides = [(side - (4 if form.padding == "VALID" else 0)) // 2 for side in sides]
-        channels = width
+        sides = [side - (4 if form.padding == "VALID" else 0) for side in sides]
+        kernels[f"conv_{i}/kernel"] = Kernel((5, 5, channels, width), math.prod(sides))
+        sides, channels = [side // 2 for side in sides], width
     names = [*(f"dense_{i}" for i in range(len(form.dense))), "output"]
-    return shapes | _chain(names, [math.prod(sides) * channels, *form.dense, classes])
+    return kernels | _chain(names, [math.prod(sides) * channels, *form.dense, classes])
 
 
-def _vgg(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    widths = [scaled(channels, config.width) for channels in VGGS[config.model] if channels != POOL]
-    pairs = itertools.pairwise([inputs[-1], *widths])
-    shapes = {f"conv_{i}/kernel": (3, 3, *pair) for i, pair in enumerate(pairs)}
-    return shapes | {"output/kernel": (widths[-1], classes)}
+def _vgg(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    (*sides, channels), index, kernels = inputs, itertools.count(), {}
+    for width in VGGS[config.model]:
+        if width == POOL:
+            sides = _strided(sides, 2)
+        else:
+            shape = (3, 3, channels, scaled(width, config.width))
+            kernels[f"conv_{next(index)}/kernel"], channels = Kernel(shape, math.prod(sides)), shape[-1]
+    return kernels | {"output/kernel": Kernel((channels, classes))}
 
 
-def _residual(blocks: Iterator[Residual]) -> tuple[Shapes, int]:
-    shapes = {}
+def _residual(first: int, blocks: Iterator[Residual], inputs: Shape, classes: int) -> Kernels:
+    sides = inputs[:2]
+    kernels = {"conv_0/kernel": Kernel((3, 3, inputs[-1], first), math.prod(sides))}
     for block in blocks:
-        shapes[f"{block.name}_conv_0/kernel"] = (3, 3, block.inputs, block.channels)
-        shapes[f"{block.name}_conv_1/kernel"] = (3, 3, block.channels, block.channels)
+        sides = _strided(sides, block.stride)
+        places = math.prod(sides)
+        kernels[f"{block.name}_conv_0/kernel"] = Kernel((3, 3, block.inputs, block.channels), places)
+        kernels[f"{block.name}_conv_1/kernel"] = Kernel((3, 3, block.channels, block.channels), places)
         if block.projects:
-            shapes[f"{block.name}_shortcut/kernel"] = (1, 1, block.inputs, block.channels)
-    return shapes, block.channels
+            kernels[f"{block.name}_shortcut/kernel"] = Kernel((1, 1, block.inputs, block.channels), places)
+    return kernels | {"output/kernel": Kernel((block.channels, classes))}
 
 
-def _resnet(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
+def _resnet(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
     first = scaled(64, config.width)
-    shapes, last = _residual(residual_blocks(first, 64, RESNETS[config.model], config.width))
-    return {"conv_0/kernel": (3, 3, inputs[-1], first)} | shapes | {"output/kernel": (last, classes)}
+    return _residual(first, residual_blocks(first, 64, RESNETS[config.model], config.width), inputs, classes)
 
 
-def _wide_resnet(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    shapes, last = _residual(residual_blocks(16, 16, wide_stages(config.depth), config.width))
-    return {"conv_0/kernel": (3, 3, inputs[-1], 16)} | shapes | {"output/kernel": (last, classes)}
+def _wide_resnet(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    return _residual(16, residual_blocks(16, 16, wide_stages(config.depth), config.width), inputs, classes)
 
 
-def _efficientnet(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    shapes = {"conv_0/kernel": (3, 3, inputs[-1], scaled(STEM, config.width))}
+def _efficientnet(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    sides = _strided(inputs[:2], stem_stride(inputs[:2]))
+    kernels = {"conv_0/kernel": Kernel((3, 3, inputs[-1], scaled(STEM, config.width)), math.prod(sides))}
     for block in inverted_blocks(config.width):
         if block.expanded != block.inputs:
-            shapes[f"{block.name}_expand/kernel"] = (1, 1, block.inputs, block.expanded)
-        shapes[f"{block.name}_depthwise/kernel"] = (block.size, block.size, 1, block.expanded)
-        shapes[f"{block.name}_squeeze/kernel"] = (block.expanded, block.squeezed)
-        shapes[f"{block.name}_excite/kernel"] = (block.squeezed, block.expanded)
-        shapes[f"{block.name}_project/kernel"] = (1, 1, block.expanded, block.channels)
+            kernels[f"{block.name}_expand/kernel"] = Kernel((1, 1, block.inputs, block.expanded), math.prod(sides))
+        sides = _strided(sides, block.stride)
+        places = math.prod(sides)
+        kernels[f"{block.name}_depthwise/kernel"] = Kernel((block.size, block.size, 1, block.expanded), places)
+        kernels[f"{block.name}_squeeze/kernel"] = Kernel((block.expanded, block.squeezed))
+        kernels[f"{block.name}_excite/kernel"] = Kernel((block.squeezed, block.expanded))
+        kernels[f"{block.name}_project/kernel"] = Kernel((1, 1, block.expanded, block.channels), places)
     head = scaled(HEAD, config.width)
-    return shapes | {"conv_head/kernel": (1, 1, block.channels, head), "output/kernel": (head, classes)}
+    last = {"conv_head/kernel": Kernel((1, 1, block.channels, head), places), "output/kernel": Kernel((head, classes))}
+    return kernels | last
 
 
-def _recurrent(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    gates = CELL_GATES[config.model]
-    features, shapes = math.prod(inputs[1:]), {}
+def _recurrent(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    gates, (steps, *rest), kernels = CELL_GATES[config.model], inputs, {}
+    features = math.prod(rest)
     for i, units in enumerate(config.hidden_sizes):
         layer = f"{config.model}_{i}"
-        shapes |= {f"{layer}/input_{gate}/kernel": (features, units) for gate in gates}
-        shapes |= {f"{layer}/recurrent_{gate}/kernel": (units, units) for gate in gates}
+        kernels |= {f"{layer}/input_{gate}/kernel": Kernel((features, units), steps) for gate in gates}
+        kernels |= {f"{layer}/recurrent_{gate}/kernel": Kernel((units, units), steps) for gate in gates}
         features = units
-    return shapes | {"output/kernel": (features, classes)}
+    return kernels | {"output/kernel": Kernel((features, classes))}
 
 
-def _transformer(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
-    features = scaled(EMBEDDING, config.width)
-    shapes = {"embedding/kernel": (config.patch_size**2 * inputs[-1], features)}
+def _transformer(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    features, patches = scaled(EMBEDDING, config.width), math.prod(inputs[:2]) // config.patch_size**2
+    kernels = {"embedding/kernel": Kernel((config.patch_size**2 * inputs[-1], features), patches)}
     for i in range(config.depth):
-        attention = dict.fromkeys(("query", "key", "value", "out"), (features, features))
+        attention = dict.fromkeys(ATTENTION, (features, features))
         block = attention | {"dense_0": (features, 4 * features), "dense_1": (4 * features, features)}
-        shapes |= {f"block_{i}_{name}/kernel": shape for name, shape in block.items()}
-    return shapes | {"output/kernel": (features, classes)}
+        # the tokens are the patches and the class token, which alone is read out
+        kernels |= {f"block_{i}_{name}/kernel": Kernel(shape, patches + 1) for name, shape in block.items()}
+    return kernels | {"output/kernel": Kernel((features, classes))}
+
+
+def multiplies_vectors(name: str, shape: Shape) -> bool:
+    """Whether a kernel is that of a dense layer: not of a convolution, nor of a recurrent cell, nor of attention."""
+    layer = name.removesuffix("/kernel")
+    return len(shape) == 2 and "/" not in layer and layer.rsplit("_", 1)[-1] not in ATTENTION
 
 
 # --- inputs ----------------------------------------------------------------------------------------
@@ -164,18 +199,26 @@ def _sequences(config: RunConfig, inputs: Shape) -> None:
 class Outline(NamedTuple):
     """A model by its configuration."""
 
-    kernels: Callable[[RunConfig, Shape, int], Shapes]  # input shape, classes -> in the order of the layers
+    walk: Callable[[RunConfig, Shape, int], Kernels]  # input shape, classes -> in the order of the layers
     activations: Callable[[RunConfig], int]  # how many activation functions it has
     check: Callable[[RunConfig, Shape], None]  # input shape; raises UserError for one that it does not take
     in_series: bool = False  # every path from an input to an output passes every kernel once, in their order
     homogeneous: bool = False  # c > 0 times the input gives c times the outputs, if the activation functions are linear
 
+    def kernels(self, config: RunConfig, inputs: Shape, classes: int) -> Shapes:
+        """The shapes of the kernels, in the order of the layers; `inputs` is the shape of an example."""
+        return {name: kernel.shape for name, kernel in self.walk(config, inputs, classes).items()}
+
+    def applications(self, config: RunConfig, inputs: Shape) -> dict[str, int]:
+        """How many times an example of shape `inputs` is multiplied by each kernel, whatever the classes."""
+        return {name: kernel.applications for name, kernel in self.walk(config, inputs, 1).items()}
+
 
 def _mlp_outline(sizes: Callable[[RunConfig], tuple[int, ...]]) -> Outline:
-    def kernels(config: RunConfig, inputs: Shape, classes: int) -> Shapes:
+    def walk(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
         return _mlp(sizes(config), inputs, classes)
 
-    return Outline(kernels, lambda config: len(sizes(config)), _anything, in_series=True, homogeneous=True)
+    return Outline(walk, lambda config: len(sizes(config)), _anything, in_series=True, homogeneous=True)
 
 
 def _cells(config: RunConfig) -> int:

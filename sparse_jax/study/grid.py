@@ -15,6 +15,7 @@ from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
 from sparse_jax.recipes import USED_BY
+from sparse_jax.study.execution import executed
 from sparse_jax.study.resolve import (
     COUNTED_BY,
     Connections,
@@ -122,7 +123,8 @@ def _run(config: RunConfig, problem: Problem, connections: Connections) -> Run:
 def _cohorts(runs: list[Run]) -> tuple[Cohort, ...]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        static = {key: value for key, value in dataclasses.asdict(run.config).items() if key not in DYNAMIC}
+        dynamic = DYNAMIC if not run.problem.slots else ("seed", "learning_rate", "weight_decay")
+        static = {key: value for key, value in dataclasses.asdict(run.config).items() if key not in dynamic}
         groups.setdefault(f"{_name(run.config)}-{digest(static)}", []).append(run)
     return tuple(Cohort(name, tuple(members)) for name, members in groups.items())
 
@@ -154,9 +156,9 @@ def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, 
             f"--method={config.method} goes by validation accuracy: --validation_fraction=0 leaves none, use 0.1"
         )
     connections = connections_of(config, problem)
-    config = timed(config, problem, connections)
+    config, problem, mixed = executed(timed(config, problem, connections), problem, connections)
     _check_warmup(config, problem)
-    notices = [without_updates(config, problem, point.interval), left_out(config, connections)]
+    notices = [without_updates(config, problem, point.interval), left_out(config, connections), mixed]
     return config, problem, connections, notices
 
 

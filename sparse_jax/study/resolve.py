@@ -14,7 +14,7 @@ from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import MODEL_RECIPES, NATURES, RECIPES, USED_BY
 from sparse_jax.study.conflicts import refuse_conflicts
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
-from sparse_jax.study.mask_file import FILE, digest, load_masks
+from sparse_jax.study.mask_file import FILE, as_mask, digest, load_topology
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
@@ -118,7 +118,8 @@ def connections_of(config: RunConfig, problem: Problem) -> Connections:
 def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
     """The masks of --initial_topology=file:PATH. Raises UserError if they are not those of the network."""
     path = config.initial_topology.removeprefix(FILE)
-    masks, shapes, pattern = load_masks(Path(path).expanduser()), problem.masked_shapes, parse_pattern(config.structure)
+    shapes, pattern = problem.masked_shapes, parse_pattern(config.structure)
+    masks = load_topology(Path(path).expanduser())
     if set(masks) != set(shapes):
         raise UserError(
             f"mask file {path} has masks of {_list(masks)}, and the network has the kernels {_list(shapes)}: name them "
@@ -133,7 +134,7 @@ def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
         if not mask.any():
             raise UserError(f"mask file {path}: {name} has no connection; give it one, or use another file")
         if pattern.kind != "none":
-            _check_kept(config, path, name, pattern, mask)
+            _check_kept(config, path, name, pattern, as_mask(mask))
     return masks
 
 

@@ -18,7 +18,8 @@ LEADING = (
 )
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
 CONNECTIVITY = ("dead_neurons", "effective_connections", "effective_sparsity", "collapsed_layers")
-TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, "lanes", "digest")
+COST = ("inference_flops", "training_flops", "training_flops_of_dense", "step_ms", "peak_memory_mb")
+TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, *COST, "lanes", "digest")
 COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in LEADING), *TRAILING)
 
 
@@ -52,8 +53,13 @@ def _kernel_size(run: Run) -> int:
     return sum(math.prod(shape) for shape in run.problem.kernels.values())
 
 
-def explored(run: Run, connections: int) -> float:
-    """The explored rate of ITOP (Liu et al. 2021): the share of the maskable connections ever active; 1 if dense."""
+def explored(run: Run, connections: int) -> float | None:
+    """The explored rate of ITOP (Liu et al. 2021): the share of the maskable connections ever active; 1 if dense.
+
+    None of a network that is executed sparsely, which does not remember where its connections were.
+    """
+    if run.problem.slots:
+        return None
     return connections / run.problem.masked_size if run.problem.masked else 1.0
 
 

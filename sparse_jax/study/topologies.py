@@ -13,12 +13,13 @@ import numpy as np
 
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
-from sparse_jax.study.mask_file import load_masks
+from sparse_jax.study.mask_file import load_masks, pairs_of
 from sparse_jax.study.store import MASKS, Store
 from sparse_jax.topology.graph import Masks
 from sparse_jax.topology.paths import layer_order, with_dense_layers
 
 _SAVED_MASK = re.compile(r"\.topology\.masks\['(.+)'\]")
+_SAVED_LINKS = re.compile(r"\.model_state\['links'\]\['(.+)'\]\['kernel'\]\.(outputs|input_starts)")
 NO_MASKS = "no masks: a dense network has none"
 SAVES = "let its study train on, it saves every --checkpoint_seconds and when it is stopped"
 
@@ -166,9 +167,18 @@ def _saved(groups: Iterable[Path], wanted: Callable[[str], bool]) -> Runs:
         saved = {match[1]: leaf for path, leaf in snapshot.leaves.items() if (match := _SAVED_MASK.fullmatch(path))}
         for lane, run in enumerate(snapshot.meta["runs"]):
             if wanted(run) and saved:
-                masks = {name: leaf[lane] for name, leaf in saved.items()}
                 meta = snapshot.meta
+                masks = {name: leaf[lane] for name, leaf in saved.items()} | _linked(snapshot, lane)
                 runs.topologies[run] = Found(_ordered(masks), meta["kernels"], snapshot.step, meta.get("model"))
             elif wanted(run):
                 runs.dense.append(run)
     return runs
+
+
+def _linked(snapshot: Any, lane: int) -> dict[str, np.ndarray]:
+    """The masks of what a run executes sparsely. Raises UserError for a layer too large for a mask."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for path, leaf in snapshot.leaves.items():
+        if match := _SAVED_LINKS.fullmatch(path):
+            found.setdefault(f"{match[1]}/kernel", {})[match[2]] = leaf[lane]
+    return {name: pairs_of(**sides, shape=snapshot.meta["kernels"][name]).mask for name, sides in found.items()}

@@ -7,17 +7,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparse_jax.recipes import NATURES
 from sparse_jax.study import rows
+from sparse_jax.study.cost import Cost
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
+from sparse_jax.study.mask_file import as_mask, as_pairs, pairs_of
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.resolve import unchanged_masks
 from sparse_jax.study.store import Store
+from sparse_jax.topology.masks import Masks, name_of, put, select
 from sparse_jax.training.checkpoint import Checkpoints, digest
 from sparse_jax.training.cohort import abstract_state, place, without_padding
+from sparse_jax.training.compaction import capacities, compacted, fitting
 from sparse_jax.training.evaluation import measure
 from sparse_jax.training.feed import Feed
-from sparse_jax.training.parts import rates_of
+from sparse_jax.training.parts import links_of, rates_of
 from sparse_jax.training.state import Evaluation, HyperParams, Report, RunState, TrainFns
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -47,10 +52,16 @@ def hyper_params(run: Run) -> HyperParams:
         start={name: np.int32(count) for name, count in run.start.items()},
         counts={name: np.int32(count) for name, count in run.final.items()},
         rates=rates_of(config),
-        masks=unchanged_masks(config, run.problem, run.masks) if run.masks else {},
+        masks=_first_masks(run) if run.masks else {},
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
     )
+
+
+def _first_masks(run: Run) -> dict[str, np.ndarray]:
+    """The masks of the file of a run as it executes them: bool arrays, or int32[2, connections]."""
+    masks, slots = unchanged_masks(run.config, run.problem, run.masks), run.problem.slots
+    return {name: np.stack(as_pairs(mask)[:2]) if name in slots else as_mask(mask) for name, mask in masks.items()}
 
 
 class _Pace:
@@ -75,7 +86,7 @@ class Trainer:
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
         self.checkpoint_seconds = checkpoint_seconds
         self.pending = [run for run in group.runs if run.id not in group.finished]
-        self.pace = _Pace()
+        self.pace, self.cost = _Pace(), Cost(group.runs, None)
 
     def train(self) -> bool:
         """Train, and write the result of every run; False if asked to stop before, with the state saved."""
@@ -96,24 +107,27 @@ class Trainer:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
         self._write_results(state, seconds / len(self.group.runs))
-        self.monitor.end(self.group.id, len(self.pending), seconds)
+        self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.step_ms)
         return True
 
     def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:
         runs = self.group.runs
-        meta = {"seconds": seconds, "runs": [run.id for run in runs]}
-        meta |= {"model": self.config.model, "kernels": self.problem.kernels}
+        meta = {"seconds": seconds, "flops": self.cost.flops, "runs": [run.id for run in runs]}
+        meta |= {"model": self.config.model, "kernels": self.problem.kernels, "slots": capacities(state.model_state)}
         checkpoints.save(step, without_padding(state, len(runs)), meta)
 
     def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         group = self.group
-        restored = checkpoints.restore(abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs)))
+        begun = abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs))
+        restored = checkpoints.restore(lambda meta: compacted(begun, meta["slots"]))
         if restored is None:
             step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
         else:
             step, saved, meta = restored
             state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]
+            self.cost = Cost(group.runs, meta["flops"])
+        self.cost.look(state.topology)
         for run in self.pending:
             self.store.truncate_metrics(run.id, step)
         self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
@@ -125,7 +139,9 @@ class Trainer:
         event = next_event(self.config, self.problem, step)
         count = min(event - step, self.pace.steps, self.group.feed.steps(step))
         state = jax.block_until_ready(fns.steps(state, self.group.hyper, data, np.int32(count)))
-        self.pace.adapt(count, time.monotonic() - begun)
+        spent = time.monotonic() - begun
+        self.pace.adapt(count, spent)
+        self.cost.add_steps(count, spent)
         after = step + count
         if after == event:
             after, state = self._event(after, state)
@@ -138,10 +154,26 @@ class Trainer:
         if not update_due(self.config, self.problem, step):
             return step, state
         state = self.group.fns.update(state, self.group.hyper, self.group.feed.at(step))
+        self.cost.add_update()
+        self.cost.look(state.topology)
+        state = self._compacted(state)
         after = step + self.group.fns.update_steps
         if after > step and evaluation_due(self.problem, after):
             state = self._evaluate(after, state)
         return after, state
+
+    def _compacted(self, state: RunState) -> RunState:
+        """The state with as many slots as its runs need, where their method takes connections away for good."""
+        slots, before = self.problem.slots, capacities(state.model_state)
+        if not slots or NATURES[self.config.method].count not in ("schedule", "accuracy") or self._may_grow:
+            return state
+        most = {name: max(used[name] for used in self.cost.connections) for name in slots}
+        now = fitting(most, slots, before)
+        return state if now == before else compacted(state, now)
+
+    @property
+    def _may_grow(self) -> bool:
+        return any(run.final[name] > run.start[name] for run in self.group.runs for name in self.problem.slots)
 
     def _evaluate(self, step: int, state: RunState) -> RunState:
         state, report = self.group.fns.validate(state, self.group.feed.at(step))
@@ -175,10 +207,17 @@ class Trainer:
         host = jax.device_get(state._replace(key=None, opt_state=None))
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
-                result = self._result(run, _lane(host, lane), _lane(evaluations, lane))
+                result = self._result(run, lane, _lane(host, lane), _lane(evaluations, lane))
                 if self.problem.masked:
-                    self.store.write_masks(run.id, _lane(host.topology.masks, lane))
+                    self.store.write_masks(run.id, self._masks(_lane(host, lane)))
                 self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
+
+    def _masks(self, state: RunState) -> dict[str, Any]:
+        """The topology of a run: masks, and the pairs of what was executed sparsely."""
+        return state.topology.masks | {
+            name: pairs_of(links.outputs, links.input_starts, self.problem.kernels[name])
+            for name, links in links_of(state.model_state).items()
+        }
 
     def _score(self, variables: tuple[Any, Any], part: int) -> Evaluation:
         """Loss and hits on a part of the data of every run, given its (params, model_state); on the host."""
@@ -189,10 +228,10 @@ class Trainer:
         losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
         return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
 
-    def _result(self, run: Run, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+    def _result(self, run: Run, lane: int, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         problem, topology = self.problem, state.topology
         by_layer = {name: int(mask.sum()) for name, mask in topology.masks.items()}
-        connections, weights = sum(by_layer.values()), sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        connections, links = sum(by_layer.values()), links_of(state.model_state)
         examples = {"train": problem.train, "val": problem.validation, "test": problem.test}
         accuracy = {part: rows.share(evaluations[part].correct, count) for part, count in examples.items()}
         losses = {part: rows.number(evaluations[part].loss) for part in examples}
@@ -203,14 +242,15 @@ class Trainer:
             "connections": rows.all_connections(run, connections),
             "connections_by_layer": by_layer,
             "kernels": problem.kernels,
-            "parameters": weights - problem.masked_size + connections,
+            "parameters": connections + _unmasked_parameters(state.params, topology.masks),
             "explored": rows.explored(run, sum(int(mask.sum()) for mask in topology.explored.values())),
-            **rows.connectivity(run, measure(self.config, problem, topology.masks, np.ones)),
+            **rows.connectivity(run, measure(self.config, problem, topology.masks, links, np.ones)),
             **{f"{part}_accuracy": value for part, value in accuracy.items()},
             **{f"{part}_loss": value for part, value in losses.items()},
             "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
+            **self.cost.of(lane, by_layer),
             "lanes": self.group.lanes,
-            "digest": digest((state.evaluated.params, topology.masks)),
+            "digest": digest(_identity(state)),
         }
         if state.best is None:
             return result
@@ -219,6 +259,21 @@ class Trainer:
             "best_val_accuracy": rows.share(state.best.correct, problem.validation),
             "test_accuracy_at_best_val": rows.share(at_best, problem.test),
         }
+
+
+def _identity(state: RunState) -> tuple:
+    """What two runs that are equal have in common, however many slots they have."""
+    params, masks, links = state.evaluated.params, state.topology.masks, links_of(state.model_state)
+    if not links:
+        return params, masks
+    used = {name: int(of_layer.input_starts[-1]) for name, of_layer in links.items()}
+    values = {name: value[: used[name]] for name, value in select(params, links).items()}
+    where = {name: (of_layer.outputs[: used[name]], of_layer.input_starts) for name, of_layer in links.items()}
+    return put(params, values), {name: mask for name, mask in masks.items() if name not in links}, where
+
+
+def _unmasked_parameters(params: Any, masks: Masks) -> int:
+    return sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(params) if name_of(path) not in masks)
 
 
 def _lane(tree: Any, lane: int) -> Any:

@@ -1,7 +1,7 @@
 """The exponential moving average of a network, by which a run with --ema is judged.
 
 It takes in every leaf of the parameters, and is zero outside the masks as they are, and the model's other variables:
-averaged weights have other batch statistics than the present ones.
+averaged weights have other batch statistics than the present ones. Where connections are is not averaged, but copied.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +34,11 @@ def averaged_step(decay: float, step: jax.Array, average: Average | None, now: A
     if average is None:
         return None
     share = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, w: share * a + (1 - share) * w, average, now)
+
+    def mixed(a, w):
+        return share * a + (1 - share) * w if jnp.issubdtype(w.dtype, jnp.inexact) else w
+
+    return jax.tree.map(mixed, average, now)
 
 
 def averaged_update(average: Average | None, params: Any, survivors: Masks) -> Average | None:

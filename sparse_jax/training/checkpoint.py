@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,15 +104,16 @@ class Checkpoints:
         with self._failures_named():
             self._manager.save(step, args=items, force=True)
 
-    def restore(self, like: PyTree) -> tuple[int, PyTree, dict] | None:
+    def restore(self, like: PyTree | Callable[[dict], PyTree]) -> tuple[int, PyTree, dict] | None:
         """Read the newest step that is whole and fits `like`.
 
         Every newer step is passed over with one warning that names it and the reason. The disk is
         not changed.
 
         Args:
-          like: tree of arrays or `jax.ShapeDtypeStruct`. Paths, shapes and dtypes have to be equal
-            to those saved; a leaf is placed by its sharding, or on the first device if it has none.
+          like: tree of arrays or `jax.ShapeDtypeStruct`, or a function of a step's meta that gives it. Paths, shapes
+            and dtypes have to be equal to those saved; a leaf is placed by its sharding, or on the first device if it
+            has none.
 
         Returns:
           (step, state, meta) as they were saved, or None if no step is usable.
@@ -121,12 +122,12 @@ class Checkpoints:
           ValueError: a sharding of `like` is over an abstract mesh, so without devices.
         """
         self.wait()
-        template = jax.tree.map(_placed, like)
+        template = None if callable(like) else jax.tree.map(_placed, like)
         self._unusable = []
         with debris_silenced():
             for step in sorted(self._manager.all_steps(), reverse=True):
                 try:
-                    return step, *self._read(step, template)
+                    return step, *self._read(step, like if template is None else template)
                 except Exception as error:  # damage surfaces as any type, also from C++
                     self._pass_over(step, error)
         return None
@@ -149,9 +150,11 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def _read(self, step: int, template: PyTree) -> tuple[PyTree, dict]:
+    def _read(self, step: int, template: PyTree | Callable[[dict], PyTree]) -> tuple[PyTree, dict]:
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         record = self._manager.restore(step, args=items)["meta"]
+        if callable(template):
+            template = jax.tree.map(_placed, template(record["meta"]))
         saved, wanted = record["leaves"], _leaves(template)
         if saved != wanted:
             path = min(path for path, _ in saved.items() ^ wanted.items())

@@ -13,9 +13,12 @@ from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
+from sparse_jax.sparse.connectivity import connectivity as linked_connectivity
+from sparse_jax.sparse.links import Links
 from sparse_jax.topology.masks import Masks, connections
 from sparse_jax.topology.paths import Connectivity, connectivity, with_dense_layers
-from sparse_jax.training.parts import Parts, predict
+from sparse_jax.training.compaction import widened
+from sparse_jax.training.parts import Parts, links_of, predict
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import Best, Evaluation, Report, Running, RunState
 from sparse_jax.training.timeline import last_update
@@ -54,18 +57,22 @@ def evaluate_validation(parts: Parts, state: RunState, data: Data) -> Evaluation
     return evaluate(parts, *state.evaluated, data, jnp.int32(start), jnp.int32(stop))
 
 
-def measure(config: RunConfig, problem: Problem, masks: Masks, ones: Callable[..., Any]) -> Connectivity | None:
+def measure(
+    config: RunConfig, problem: Problem, masks: Masks, links: dict[str, Links], ones: Callable[..., Any]
+) -> Connectivity | None:
     """How much of the network is cut off, layers without a mask included; None where they are not in series.
 
     Args:
       config: for the model.
       problem: for the layers.
       masks: on the host, or traced; empty for a dense network.
+      links: of the layers that are executed sparsely; their masks are of slots, and not looked at.
       ones: see `topology.paths.with_dense_layers`.
     """
     if not OUTLINES[config.model].in_series:
         return None
-    return connectivity(list(with_dense_layers(problem.kernels, masks, ones).values()))
+    layers = list(with_dense_layers(problem.kernels, masks | links, ones).values())
+    return linked_connectivity(layers) if links else connectivity(layers)
 
 
 def _settled(parts: Parts, step: jax.Array) -> jax.Array:
@@ -80,16 +87,16 @@ def validate(parts: Parts, state: RunState, data: Data) -> tuple[RunState, Repor
     if best is not None:
         validation = evaluate_validation(parts, state, data)
         better = _settled(parts, state.step) & (validation.correct > best.correct)
-        current = Best(validation.correct, state.step, *state.evaluated)
+        current = Best(validation.correct, state.step, *widened(*state.evaluated, best.model_state))
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
-    masks = state.topology.masks
+    masks, links = state.topology.masks, links_of(state.model_state)
     report = Report(
         train=Evaluation(sums.loss / sums.batches, sums.correct),  # NaN without a batch
         train_examples=sums.batches * parts.config.batch_size,
         validation=validation,
         connections=connections(masks),
         explored=connections(state.topology.explored),
-        connectivity=measure(parts.config, parts.problem, masks, jnp.ones if masks else np.ones),
+        connectivity=measure(parts.config, parts.problem, masks, links, jnp.ones if masks else np.ones),
         moved=sums.moved,
         diverged=state.diverged,
     )

@@ -1,6 +1,7 @@
 """What the functions of a run have in common."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.core import DenyList
 
 from sparse_jax.activations.by_layer import GATES, by_layer
 from sparse_jax.activations.scaling import Scaling
@@ -15,8 +17,12 @@ from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.augmentation import make_augment
 from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.normalization import make_apply
-from sparse_jax.models.layers import INITIALIZERS, make_layers
+from sparse_jax.models.layers import DTYPES, INITIALIZERS, make_layers
 from sparse_jax.models.registry import make_model
+from sparse_jax.sparse.growth import Sensitivity
+from sparse_jax.sparse.layer import INPUTS, LINKS, PROBES, flat, nested, sparse_where
+from sparse_jax.sparse.layer import fan_scale as links_fan_scale
+from sparse_jax.sparse.links import Links
 from sparse_jax.topology.birth import fan_scale
 from sparse_jax.topology.masks import Masks, Weights
 from sparse_jax.topology.methods import METHODS, Settings
@@ -53,6 +59,8 @@ def make_network(config: RunConfig, problem: Problem, activation: tuple[str, ...
     """The network of a configuration, with the activation functions named, and scaled so."""
     gate = None if config.gate_activation is None else GATES[config.gate_activation]
     layers = make_layers(config.initializer, config.dtype)
+    dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
+    layers = layers._replace(dense=dense) if problem.slots else layers
     functions = by_layer(activation, config.all_relu_alpha, scaling)
     return make_model(config, problem.classes, functions, gate, layers)
 
@@ -144,35 +152,75 @@ def training_loss(smoothing: float, logits: jax.Array, y: jax.Array) -> jax.Arra
     return losses.mean()
 
 
-def initial_variables(parts: Parts, key: jax.Array, data: Data) -> tuple[Any, Any]:
-    """Dense parameters, and the model's other variables."""
-    example = parts.normalize(data.normalization, data.x[:1])
-    variables = parts.model.init(key, example, train=False)
-    return variables["params"], {name: value for name, value in variables.items() if name != "params"}
+def links_of(model_state: Any) -> dict[str, Links]:
+    """The connections of the layers that are executed sparsely, by layer."""
+    return flat(model_state[LINKS]) if LINKS in model_state else {}
 
 
-def counting_active(config: RunConfig, weights: Weights, masks: Masks) -> Weights:
-    """Initial weights as --init_fan asks for them, for a network with these masks."""
+def with_links(model_state: Any, links: dict[str, Links]) -> Any:
+    """The other variables of a model, with the connections of the layers that are executed sparsely."""
+    return model_state | {LINKS: nested(links)} if links else model_state
+
+
+def initial_variables(parts: Parts, key: jax.Array, data: Data, links: dict[str, Links]) -> tuple[Any, Any]:
+    """Parameters, dense but where a layer has `links`, and the model's other variables."""
+    example, given = parts.normalize(data.normalization, data.x[:1]), with_links({}, links)
+    made = DenyList((LINKS, INPUTS))
+    _, variables = parts.model.apply(given, example, train=False, rngs={"params": key}, mutable=made)
+    return variables["params"], {name: value for name, value in variables.items() if name != "params"} | given
+
+
+def counting_active(
+    config: RunConfig, weights: Weights, masks: Masks, links: dict[str, Links], before: dict[str, Links] | None = None
+) -> Weights:
+    """Initial weights as --init_fan asks for them, for a network with these masks, and links as they were `before`."""
     if config.init_fan != "active":
         return weights
     both = INITIALIZERS[config.initializer].both_fans
-    return {name: weight * fan_scale(masks[name], both) for name, weight in weights.items()}
+    scales = {name: fan_scale(mask, both) for name, mask in masks.items()}
+    earlier = links if before is None else before
+    scales |= {name: links_fan_scale(of_layer, earlier[name], both) for name, of_layer in links.items()}
+    return {name: weight * scales[name] for name, weight in weights.items()}
 
 
 def gradients(
     parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data
 ) -> tuple[Any, tuple]:
-    """Dense gradients at `params`, of the batch of the step, with (loss, correct, model_state)."""
+    """Gradients at `params`, of the batch of the step, dense of kernels with masks; (loss, correct, model_state)."""
+    (grads, _), aux, _ = _gradients(parts, key, step, params, model_state, data, {})
+    return grads, aux
+
+
+def gradients_everywhere(
+    parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data
+) -> tuple[Any, dict[str, Sensitivity]]:
+    """Gradients at `params`, and what those of absent connections are made of, by layer that is executed sparsely."""
+    probe = partial(_gradients, parts, key, step, params, model_state, data)
+    inputs = jax.eval_shape(lambda: probe({})[2])
+    zeros = {name: jnp.zeros((parts.problem.kernels[name][1], x.shape[1])) for name, x in flat(inputs).items()}
+    (grads, outputs), _, inputs = probe(nested(zeros))
+    inputs, outputs = flat(inputs), flat(outputs)
+    return grads, {name: Sensitivity(inputs[name], outputs[name]) for name in inputs}
+
+
+def _gradients(
+    parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data, probes: Any
+) -> tuple[tuple[Any, Any], tuple, Any]:
+    """Gradients at parameters and probes, (loss, correct, model_state), and the inputs of what is executed sparsely."""
     x, y = training_batch(parts, key, step, data)
     dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
+    changing = [name for name in model_state if name != LINKS]
 
-    def loss_fn(params):
+    def loss_fn(params, probes):
+        variables = {"params": params, **model_state, PROBES: probes}
         outputs, changed = parts.model.apply(
-            {"params": params, **model_state}, x, train=True, rngs={"dropout": dropout}, mutable=list(model_state)
+            variables, x, train=True, rngs={"dropout": dropout}, mutable=[*changing, INPUTS]
         )
+        inputs = changed.pop(INPUTS, {})
         logits = as_logits(parts.config, outputs)
         loss = training_loss(parts.config.label_smoothing, logits, y)
         correct = jnp.sum(jnp.argmax(logits, -1) == y, dtype=jnp.int32)
-        return loss, (loss, correct, changed)
+        return loss, ((loss, correct, model_state | changed), inputs)
 
-    return jax.grad(loss_fn, has_aux=True)(params)
+    grads, (aux, inputs) = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(params, probes)
+    return grads, aux, inputs

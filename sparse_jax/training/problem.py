@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sparse_jax.config import RunConfig
@@ -22,6 +24,7 @@ class Problem(NamedTuple):
     masked: tuple[str, ...]  # the kernels that have a mask, sorted
     steps_per_epoch: int
     steps: int
+    slots: Mapping[str, int] = MappingProxyType({})  # of the kernels executed sparsely: connections at the first step
 
     @property
     def masked_shapes(self) -> Shapes:

@@ -10,6 +10,10 @@ import optax
 from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.data.batches import Data
 from sparse_jax.models.shapes import OUTLINES
+from sparse_jax.sparse.evolution import in_use
+from sparse_jax.sparse.growth import Positions
+from sparse_jax.sparse.initial import first_links
+from sparse_jax.sparse.links import Links, make_links
 from sparse_jax.topology.allocation import Shapes
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
 from sparse_jax.topology.masks import Counts, Masks, put, select
@@ -41,10 +45,13 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     """The state before the first step."""
     key = jax.random.key(hyper.seed)
     rule = rule_of(parts, hyper)
-    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
+    links = _first_links(parts, hyper, key)
+    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data, links)
     masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
-    dense = put(dense, counting_active(parts.config, select(dense, masks), masks))
-    network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks)
+    dense = put(dense, counting_active(parts.config, select(dense, masks | links), masks, links))
+    slots = {name: in_use(of_layer) for name, of_layer in links.items()}
+    network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks | slots)
+    network = network._replace(topology=network.topology._replace(explored=masks))
     return RunState(
         **network._asdict(),
         step=jnp.int32(0),
@@ -58,13 +65,26 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     )
 
 
+def _first_links(parts: Parts, hyper: HyperParams, key: jax.Array) -> dict[str, Links]:
+    """The connections of the layers that are executed sparsely; `key` is the run's."""
+    slots, shapes, name = parts.problem.slots, parts.problem.kernels, parts.config.initial_topology
+    if hyper.masks:
+        given = {layer: Positions(*hyper.masks[layer]) for layer in slots}
+        return {layer: make_links(*at, hyper.start[layer], shapes[layer]) for layer, at in given.items()}
+    name = "fan_in" if parts.config.structure == "fan_in" else name
+    keys = jax.random.split(jax.random.fold_in(key, TOPOLOGY), len(slots))
+    drawn = zip(sorted(slots), keys, strict=True)
+    return {layer: first_links(name, layer_key, shapes[layer], slots[layer]) for layer, layer_key in drawn}
+
+
 def _first_masks(
     parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
 ) -> Masks:
-    """The masks that the configuration names; `params` are dense, `key` is the run's."""
-    name, shapes, draw = parts.config.initial_topology, parts.problem.masked_shapes, jax.random.fold_in(key, TOPOLOGY)
+    """The masks that the configuration names, of layers that have one; `params` are dense, `key` is the run's."""
+    name, draw = parts.config.initial_topology, jax.random.fold_in(key, TOPOLOGY)
+    shapes = {layer: shape for layer, shape in parts.problem.masked_shapes.items() if layer not in parts.problem.slots}
     if hyper.masks:
-        return hyper.masks
+        return {layer: hyper.masks[layer] for layer in shapes}
     if name in INITIAL:
         return drawn_masks(rule, name, draw, shapes, hyper.start)
     if name == "correlation":

@@ -9,26 +9,35 @@ from jax import lax
 
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
+from sparse_jax.sparse.growth import Sensitivity
+from sparse_jax.sparse.links import Links
 from sparse_jax.topology.masks import Weights, apply_masks, select
+from sparse_jax.topology.rule import Rule, Topology
+from sparse_jax.topology.schedules import Course
 from sparse_jax.training.average import Average, averaged_step, averaged_update
 from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
 from sparse_jax.training.parts import (
     BIRTH,
+    PARAMS,
     UPDATE,
     WALK,
     Parts,
     counting_active,
     course,
     gradients,
+    gradients_everywhere,
     initial_variables,
     learning_rate,
+    links_of,
     make_parts,
     optimizer,
     rule_of,
+    with_links,
 )
 from sparse_jax.training.problem import Problem
+from sparse_jax.training.relinking import Seen, carry, joined, parted, relink
 from sparse_jax.training.start import init
 from sparse_jax.training.state import HyperParams, Rewind, RunState, TrainFns
 
@@ -96,29 +105,83 @@ def _steps(parts: Parts, state: RunState, hyper: HyperParams, data: Data, count:
 
 
 def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> RunState:
-    rule, masked = rule_of(parts, hyper), parts.problem.masked
-    tx, rate = optimizer(parts, hyper, state.step), learning_rate(parts, hyper, state.step)
-    grads = select(_gradients(parts, state, data)[0], masked) if "gradient" in rule.needs else None
-    fresh = _fresh(parts, state, data) if rule.birth == "fresh" else None
+    rule, now = rule_of(parts, hyper), course(parts.config, parts.problem, state.step)
     accuracy = state.topology.accuracy
     if rule.count == "accuracy":
         accuracy = evaluate_validation(parts, state, data).correct / parts.problem.validation
-    now, counts = course(parts.config, parts.problem, state.step), (hyper.start, hyper.counts)
-    network, info = rewire(rule, tx, rate, _key(state, UPDATE), now, accuracy, *counts, _network(state), grads, fresh)
-    state = state._replace(
-        **network._asdict(),
-        step=state.step + (rule.update == "instead_of_step"),
-        running=state.running._replace(moved=state.running.moved + info.moved),
-        average=averaged_update(state.average, network.params, info.survivors),
-    )
+    grads, sensitivities = _seen(parts, rule, state, data)
+    begun, links = state, links_of(state.model_state)
+    masked, slotted = parted(state.topology, links)
+    if masked.masks:
+        state = _rewired(parts, rule, hyper, now, accuracy, state, masked, grads, data)
+        masked = state.topology
+    if links:
+        draw = partial(_drawn, parts, begun, data)
+        seen = Seen(grads, sensitivities, partial(draw, PARAMS), partial(draw, BIRTH))
+        state = _relinked(parts, rule, hyper, now, accuracy, state, slotted, links, seen)
+        state = state._replace(topology=joined(masked, state.topology))
+    state = state._replace(step=state.step + (rule.update == "instead_of_step"))
     return state if rule.rewind == "no" else _rewound(parts, hyper, state)
 
 
-def _fresh(parts: Parts, state: RunState, data: Data) -> Weights:
+def _seen(parts: Parts, rule: Rule, state: RunState, data: Data) -> tuple[Weights | None, dict[str, Sensitivity]]:
+    """The gradients of the connections that a rule looks at, by layer, and what those of the absent are made of."""
+    if "gradient" not in rule.needs:
+        return None, {}
+    at = state.key, state.step, state.params, state.model_state, data
+    if parts.problem.slots and "gradient" in rule.grow.needs:
+        grads, sensitivities = gradients_everywhere(parts, *at)
+        return select(grads, parts.problem.masked), sensitivities
+    return select(gradients(parts, *at)[0], parts.problem.masked), {}
+
+
+def _rewired(
+    parts: Parts, rule: Rule, hyper: HyperParams, now: Course, accuracy: jax.Array, state: RunState, masked: Topology,
+    grads: Weights | None, data: Data,
+) -> RunState:
+    """The state after the update of the layers that have masks; its topology is theirs."""
+    tx, rate = optimizer(parts, hyper, state.step), learning_rate(parts, hyper, state.step)
+    fresh = _fresh(parts, state, masked, data) if rule.birth == "fresh" else None
+    counts = ({name: counts[name] for name in masked.masks} for counts in (hyper.start, hyper.counts))
+    before = _network(state)._replace(topology=masked)
+    network, info = rewire(rule, tx, rate, _key(state, UPDATE), now, accuracy, *counts, before, grads, fresh)
+    return state._replace(
+        **network._asdict(),
+        running=state.running._replace(moved=state.running.moved + info.moved),
+        average=averaged_update(state.average, network.params, info.survivors),
+    )
+
+
+def _relinked(
+    parts: Parts, rule: Rule, hyper: HyperParams, now: Course, accuracy: jax.Array, state: RunState, slotted: Topology,
+    links: dict[str, Links], seen: Seen,
+) -> RunState:
+    """The state after the update of the layers that are executed sparsely; its topology is theirs."""
+    tx, key = optimizer(parts, hyper, state.step), jax.random.fold_in(_key(state, UPDATE), 1)
+    before, bounds = _network(state)._replace(topology=slotted), (parts.problem.slots, parts.config.drop_fraction)
+    network, links, sources, moved = relink(
+        rule, tx, key, now, accuracy, hyper.start, hyper.counts, before, links, seen, *bounds
+    )
+    state, average = state._replace(model_state=with_links(state.model_state, links)), state.average
+    if average is not None:
+        kept = {name: source >= 0 for name, source in sources.items()}
+        average = averaged_update(average._replace(params=carry(average.params, sources)), network.params, kept)
+        average = average._replace(model_state=with_links(average.model_state, links))
+    running = state.running._replace(moved=state.running.moved + moved)
+    return state._replace(**network._asdict(), running=running, average=average)
+
+
+def _drawn(parts: Parts, state: RunState, data: Data, stream: int, links: dict[str, Links]) -> Weights:
+    """The initial weights of connections, of the beginning or (BIRTH) of an update."""
+    key = _key(state, stream) if stream == BIRTH else jax.random.fold_in(state.key, stream)
+    weights = select(initial_variables(parts, key, data, links)[0], links)
+    return counting_active(parts.config, weights, {}, links, links_of(state.model_state))
+
+
+def _fresh(parts: Parts, state: RunState, masked: Topology, data: Data) -> Weights:
     """Another initialisation; where it counts active connections, they are those before the update."""
-    params, _ = initial_variables(parts, _key(state, BIRTH), data)
-    masks = state.topology.masks
-    return counting_active(parts.config, select(params, masks), masks)
+    params, _ = initial_variables(parts, _key(state, BIRTH), data, links_of(state.model_state))
+    return counting_active(parts.config, select(params, masked.masks), masked.masks, {})
 
 
 def _rewound(parts: Parts, hyper: HyperParams, state: RunState) -> RunState:
