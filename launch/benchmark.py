@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from measurements import MEASUREMENTS, Bench, Measurement
     from rich import box
     from rich.table import Table
+    from sparse_measurements import SPARSE_MEASUREMENTS
 
     from sparse_jax.study.execute import provenance
     from sparse_jax.study.summary import make_console
@@ -45,14 +46,14 @@ def main(argv: Sequence[str]) -> int:
     for name in Measurement._fields:
         table.add_column(name)
     done = []
-    for measure in MEASUREMENTS:
+    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS):
         if _ONLY.value in measure.__name__.replace("_", " "):
             done += measure(bench)
     for line in done:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value or "–") for value in line))
     make_console().print(table)
     if _JSON.value:
-        report = provenance(hardware) | {"measurements": [line._asdict() for line in done]}
+        report = provenance(hardware, sparse=True) | {"measurements": [line._asdict() for line in done]}
         Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n")
     return 0
 

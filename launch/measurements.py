@@ -27,6 +27,7 @@ from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import describe
 from sparse_jax.data.normalization import fit
 from sparse_jax.errors import UserError
+from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
 from sparse_jax.study.resolve import connections_of, settings_of
 from sparse_jax.study.resolve import timed as with_times
@@ -86,18 +87,18 @@ def cohort_step(bench: Bench) -> list[Measurement]:
     ]
 
 
-def _images(n: int = 20_000, shape: tuple[int, ...] = (28, 28, 1)):
+def images(n: int = 20_000, shape: tuple[int, ...] = (28, 28, 1)):
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (n, *shape), np.uint8), rng.integers(0, 10, n, np.int32)
 
 
-def _compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tuple:
+def compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tuple:
     """The compiled functions of a cohort on random images, its hyper-parameters and data."""
     x, y = images
     config = settings_of(config)
     problem = make_problem(config, DatasetInfo("random", x.shape[1:], 10, len(x), 0), (len(x), 0, 0))
     connections = connections_of(config, problem)
-    config = with_times(config, problem, connections)
+    config, problem, _ = executed(with_times(config, problem, connections), problem, connections)
     hyper = hyper_params(Run("run", config, problem, *connections))
     mesh, width = hardware.place(runs)
     fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
@@ -107,7 +108,7 @@ def _compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tu
 
 def _cohort(hardware: Any, config: RunConfig, steps: int, runs: int) -> Callable[[], float]:
     """Seconds of some steps of runs that train together."""
-    fns, hyper, data = _compiled_cohort(hardware, config, _images(), runs)
+    fns, hyper, data = compiled_cohort(hardware, config, images(), runs)
     state = fns.init(hyper, data)
 
     def work() -> float:
@@ -160,7 +161,7 @@ def update_share(bench: Bench) -> list[Measurement]:
     """One topology update of SET's network for CIFAR-10 against the steps of the epoch that it comes after."""
     hidden, steps, rounds = ((40, 10, 40), 2, 1) if bench.smoke else ((4000, 1000, 4000), 8, 5)
     config = RunConfig(hidden_sizes=hidden, epsilon=20.0, batch_size=100, dense_layers="output")
-    fns, hyper, data = _compiled_cohort(bench.hardware, config, _images(2_000, (32, 32, 3)), 1)
+    fns, hyper, data = compiled_cohort(bench.hardware, config, images(2_000, (32, 32, 3)), 1)
     state = fns.init(hyper, data)
     epoch = 50_000 // config.batch_size
 
@@ -189,7 +190,7 @@ def update_share(bench: Bench) -> list[Measurement]:
 
 def _plain_loop(model: nn.Module, steps: int) -> Callable[[], float]:
     """What a careful user writes first: a jitted step with donated buffers, shuffled batches from NumPy."""
-    x, y = _images()
+    x, y = images()
     tx = optax.sgd(0.05, momentum=0.9)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

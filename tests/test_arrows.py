@@ -50,6 +50,7 @@ PEERS = {
 }
 WITHOUT_JAX = (
     "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
+    "study.execution", "sparse.compiler",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",

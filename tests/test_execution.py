@@ -131,7 +131,7 @@ def test_every_method_is_executed_sparsely_or_says_why_not():
         ({"importance_pruning": 0.1}, "--importance_pruning=0.1"),
         ({"initial_topology": "snip"}, "it can be random or fan_in or file:PATH"),
         ({"method": "gmp", "structure": "fan_in"}, "the changing counts of --method=gmp"),
-        ({"model": "lstm", "dense_layers": "output", "hidden_sizes": (8,)}, "multiplies one vector an example"),
+        ({"model": "lstm", "dense_layers": "output", "hidden_sizes": (8,)}, "lacks connections"),
     ],
 )
 def test_what_has_no_sparse_execution_is_refused(changes, words):

@@ -10,8 +10,6 @@ import hashlib
 import os
 import platform
 import re
-import shlex
-import shutil
 import signal
 import subprocess
 import threading
@@ -24,7 +22,8 @@ import jax
 import jaxlib
 import numpy as np
 
-COMPILERS = ("c++", "g++", "clang++")
+from sparse_jax.sparse.compiler import COMPILERS, find_compiler
+
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
 SWITCH = "SPARSE_JAX_KERNEL"
 TARGETS = ("forward", "backward", "gradient", "by_output")
@@ -84,7 +83,9 @@ def chosen_formulation(formulation: str | None) -> str:
 def _load() -> Kernel:
     if os.environ.get(SWITCH) == "off":
         raise _KernelError(f"switched off by {SWITCH}=off")
-    compiler = _find_compiler()
+    compiler = find_compiler()
+    if compiler is None:
+        raise _KernelError(f"no C++ compiler: neither $CXX nor {', '.join(COMPILERS)}")
     version = _version(compiler)
     key = _key(compiler, version)
     library = ctypes.CDLL(str(find_library(compiler, _folder(key))))
@@ -95,16 +96,6 @@ def _load() -> Kernel:
     with ThreadPoolExecutor(1) as pool:  # a thread of its own, as this one may be tracing a program
         pool.submit(_check, made).result()
     return made
-
-
-def _find_compiler() -> list[str]:
-    """The command of the first compiler there is: its path, then what $CXX gives it."""
-    for candidate in (os.environ.get("CXX", ""), *COMPILERS):
-        command = shlex.split(candidate)
-        path = shutil.which(command[0]) if command else None
-        if path:
-            return [path, *command[1:]]
-    raise _KernelError(f"no C++ compiler: neither $CXX nor {', '.join(COMPILERS)}")
 
 
 def _run(command: list[str]) -> tuple[int, str]:

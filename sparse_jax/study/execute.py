@@ -18,6 +18,7 @@ from sparse_jax.data.catalog import Arrays
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
+from sparse_jax.sparse.build import kernel
 from sparse_jax.study.grid import Cohort, Run, Study
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
@@ -48,19 +49,20 @@ def commit() -> str | None:
         return None
 
 
-def provenance(hardware: Hardware) -> dict:
-    """What config.json says of where the results came from."""
+def provenance(hardware: Hardware, sparse: bool) -> dict:
+    """What config.json says of where the results came from; `sparse`: some layer is executed so."""
     return {
         "versions": versions(),
         "commit": commit(),
         "device": hardware.description,
         "lanes": hardware.lanes,
+        "products": kernel().description if sparse and hardware.devices[0].platform == "cpu" else None,
     }
 
 
-def _record(store: Store, hardware: Hardware) -> None:
+def _record(store: Store, hardware: Hardware, sparse: bool) -> None:
     """Add where this session runs to config.json, and say so if a study goes on elsewhere than it began."""
-    config, here = store.read_config(), provenance(hardware)
+    config, here = store.read_config(), provenance(hardware, sparse)
     sessions = config["sessions"]
     if sessions and sessions[-1]["lanes"] != hardware.lanes:
         raise UserError(
@@ -72,6 +74,12 @@ def _record(store: Store, hardware: Hardware) -> None:
         print(f"note: this study was begun under other {changed} (config.json has both)", file=sys.stderr)
     if not sessions or sessions[-1] != here:
         store.write_config(config | {"sessions": [*sessions, here]})
+
+
+def _tell_of_kernel(hardware: Hardware) -> None:
+    """Say so where the products of connections are slower than they could be."""
+    if hardware.devices[0].platform == "cpu" and (reason := kernel().reason):
+        print(f"note: sparse products are computed in pure JAX, several times slower: {reason}", file=sys.stderr)
 
 
 def _same_data(store: Store, name: str, content: str) -> None:
@@ -164,8 +172,10 @@ def execute(
     Raises:
       UserError: the study was begun on other data, or with another number of lanes.
     """
-    hardware = set_up(settings)
-    _record(store, hardware)
+    hardware, sparse = set_up(settings), any(run.problem.slots for run in study.runs)
+    _record(store, hardware, sparse)
+    if sparse:
+        _tell_of_kernel(hardware)
     order = [run.id for run in study.runs]
     store.write_csv(COLUMNS, order)
     finished = frozenset(store.read_results())

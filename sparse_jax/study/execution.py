@@ -1,12 +1,16 @@
 """Which layers of a run are executed sparsely: those that can be, where it is asked for or pays. Imports no jax."""
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import math
+import os
 
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import multiplies_vectors
 from sparse_jax.recipes import NATURES
+from sparse_jax.sparse.compiler import find_compiler
 from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.resolve import Connections
 from sparse_jax.training.problem import Problem
@@ -42,7 +46,7 @@ def executed(config: RunConfig, problem: Problem, connections: Connections) -> t
     """
     names: list[str] = []
     if config.execution != MASKED:
-        able = [name for name in problem.masked if multiplies_vectors(name, problem.kernels[name])]
+        able = [name for name in problem.masked if _can_be_sparse(config, problem, connections, name)]
         reason = _why_masked(config, problem, able)
         if reason and config.execution == SPARSE:
             raise UserError(f"--execution=sparse: {reason}; use --execution=masked")
@@ -56,6 +60,13 @@ def executed(config: RunConfig, problem: Problem, connections: Connections) -> t
     if not slots or not left:
         return config, problem, None
     return config, problem, f"{config.model}: executed sparsely {_list(names, ', ')}; masked {_list(left, ', ')}"
+
+
+def _can_be_sparse(config: RunConfig, problem: Problem, connections: Connections, name: str) -> bool:
+    """Whether a layer multiplies vectors, and does not have every connection for good."""
+    shape = problem.kernels[name]
+    full = connections.start[name] == math.prod(shape) and NATURES[config.method].count == "constant"
+    return multiplies_vectors(name, shape) and not full
 
 
 def _why_masked(config: RunConfig, problem: Problem, able: list[str]) -> str | None:
@@ -76,14 +87,26 @@ def _why_masked(config: RunConfig, problem: Problem, able: list[str]) -> str | N
     if config.structure == "fan_in" and NATURES[config.method].count != "constant":
         return f"--structure=fan_in with the changing counts of --method={config.method} is not there"
     if not able:
-        return f"no layer of --model={config.model} with a mask multiplies one vector an example"
+        return f"no layer of --model={config.model} is a dense one that has a mask and lacks connections"
     return None
 
 
 def _pays(config: RunConfig, problem: Problem, connections: Connections, name: str) -> bool:
-    """Whether a layer was measured to be faster executed sparsely."""
+    """Whether a layer was measured to be faster executed sparsely, or is too large for a mask."""
     size = math.prod(problem.kernels[name])
-    return connections.start[name] <= BREAK_EVEN * size and size * config.batch_size >= LEAST_WORK
+    large = size * config.batch_size >= LEAST_WORK
+    return size > MOST or (has_kernel() and large and connections.start[name] <= BREAK_EVEN * size)
+
+
+def has_kernel() -> bool:
+    """Whether products of connections will be those of the C++ kernel: on a CPU, with a compiler.
+
+    JAX computes on a CPU if it is told so, or if no plugin for another device is installed.
+    """
+    told = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu")
+    on_cpu = told == "cpu" if told else not plugins
+    return on_cpu and find_compiler() is not None
 
 
 def _check_sizes(problem: Problem, slots: dict[str, int]) -> None:

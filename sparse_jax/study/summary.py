@@ -21,6 +21,8 @@ WIDE = 160  # columns where the output is no terminal
 ALWAYS = ("method", "activation")
 DYNAMIC_LEVELS = ("sparsity", "epsilon")  # shown as the span of a cohort's connections
 
+LINK_INTEGERS = 3  # of a slot: output, input, slot by output
+
 
 def _shown(study: Study) -> list[str]:
     """The settings that a table of the study has a column for."""
@@ -87,10 +89,12 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
 
 
 def _bytes_per_run(run: Run) -> int:
-    """Memory of one run while it trains: parameters, gradients, slots, the best network, the average, masks."""
-    weights = sum(math.prod(shape) for shape in run.problem.kernels.values())
-    copies = 2 + OPTIMIZER_SLOTS[run.config.optimizer] + (run.problem.validation > 0) + (run.config.ema > 0)
-    return 4 * copies * weights + run.problem.masked_size
+    """Memory of one run while it trains: parameters, gradients, slots, the best network, the average, masks, links."""
+    slots, networks = run.problem.slots, 1 + (run.problem.validation > 0) + (run.config.ema > 0)
+    weights = sum(slots.get(name, math.prod(shape)) for name, shape in run.problem.kernels.items())
+    masked = sum(slots.get(name, math.prod(run.problem.kernels[name])) for name in run.problem.masked)
+    links = networks * sum(LINK_INTEGERS * n for n in slots.values())
+    return 4 * (1 + OPTIMIZER_SLOTS[run.config.optimizer] + networks) * weights + 4 * links + masked
 
 
 def _plan_row(cohort: Cohort, names: Sequence[str]) -> list[str]:
