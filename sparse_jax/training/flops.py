@@ -7,7 +7,7 @@ are left out. All is per example; a training on batches of b takes
 
     b (Σ step over the optimiser steps made + Σ update over the topology updates)
 
-Execution is masked-dense: it does the operations of the dense network, whatever is counted here.
+Where execution is masked the operations of the dense network are done, whatever is counted here.
 """
 
 import math
