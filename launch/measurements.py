@@ -37,6 +37,7 @@ from sparse_jax.topology.moves import drop, grow
 from sparse_jax.training.cohort import make_cohort, replicate, stack
 from sparse_jax.training.hardware import Hardware
 from sparse_jax.training.problem import make_problem
+from sparse_jax.training.state import TrainFns
 from sparse_jax.training.train import make_train
 
 
@@ -106,6 +107,20 @@ def compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tup
     return fns, stacked, replicate(Data(x, y, fit("global_zscore", x), levels_of(x)), mesh)
 
 
+def advancing(hardware: Any, config: Any, images: tuple) -> tuple[TrainFns, Callable[..., float]]:
+    """The compiled functions of one run, and (one of them, steps) -> the seconds that it takes to the next state."""
+    fns, hyper, data = compiled_cohort(hardware, config, images, 1)
+    state = fns.init(hyper, data)
+
+    def advance(move: Callable, *count: Any) -> float:
+        nonlocal state
+        begin = time.perf_counter()
+        state = jax.block_until_ready(move(state, hyper, data, *count))
+        return time.perf_counter() - begin
+
+    return fns, advance
+
+
 def _cohort(hardware: Any, config: RunConfig, steps: int, runs: int) -> Callable[[], float]:
     """Seconds of some steps of runs that train together."""
     fns, hyper, data = compiled_cohort(hardware, config, images(), runs)
@@ -161,15 +176,8 @@ def update_share(bench: Bench) -> list[Measurement]:
     """One topology update of SET's network for CIFAR-10 against the steps of the epoch that it comes after."""
     hidden, steps, rounds = ((40, 10, 40), 2, 1) if bench.smoke else ((4000, 1000, 4000), 8, 5)
     config = RunConfig(hidden_sizes=hidden, epsilon=20.0, batch_size=100, dense_layers="output")
-    fns, hyper, data = compiled_cohort(bench.hardware, config, images(2_000, (32, 32, 3)), 1)
-    state = fns.init(hyper, data)
+    fns, advance = advancing(bench.hardware, config, images(2_000, (32, 32, 3)))
     epoch = 50_000 // config.batch_size
-
-    def advance(move: Callable, *count: Any) -> float:
-        nonlocal state
-        begin = time.perf_counter()
-        state = jax.block_until_ready(move(state, hyper, data, *count))
-        return time.perf_counter() - begin
 
     def update() -> float:
         return advance(fns.update)

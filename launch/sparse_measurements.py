@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from measurements import Bench, Measurement, alternate, compiled_cohort, images, timed
+from measurements import Bench, Measurement, advancing, alternate, images, timed
 
 from sparse_jax.config import RunConfig
 from sparse_jax.sparse.evolution import carried, evolve, in_use, most_grown
@@ -42,14 +42,7 @@ def _milliseconds(seconds: float) -> str:
 
 def _steps(bench: Bench, config: RunConfig, shape: tuple[int, ...], steps: int) -> tuple[Callable[[], float], Callable]:
     """Seconds of a training step, and of a topology update, of one run."""
-    fns, hyper, data = compiled_cohort(bench.hardware, config, images(5_000, shape), 1)
-    state = fns.init(hyper, data)
-
-    def advance(move: Callable, *count: Any) -> float:
-        nonlocal state
-        begin = time.perf_counter()
-        state = jax.block_until_ready(move(state, hyper, data, *count))
-        return time.perf_counter() - begin
+    fns, advance = advancing(bench.hardware, config, images(5_000, shape))
 
     def step() -> float:
         return advance(fns.steps, np.int32(steps)) / steps

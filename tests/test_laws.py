@@ -32,7 +32,7 @@ FAST = {(method, "relu", "mlp", "masked") for method in METHODS}
 FAST |= {("set", activation, "mlp", "masked") for activation in ACTIVATIONS}
 FAST |= {("set", "relu", model, "masked") for model in MODELS}
 FAST |= {(method, "relu", "mlp", "sparse") for method in SPARSE_METHODS}
-FAST |= {("rigl", "relu", model, "sparse") for model in ("lenet5", "transformer")}
+FAST |= {("rigl", "relu", "lenet5", "sparse")}
 REST = {(method, activation, "mlp", "masked") for method in METHODS for activation in ACTIVATIONS}
 REST |= {("set", activation, model, "masked") for activation in ACTIVATIONS for model in MODELS}
 REST |= {(method, "relu", model, "masked") for method in METHODS for model in MODELS}
@@ -151,7 +151,7 @@ def expected_counts(config, rule, hyper, state, before, made):
 @pytest.mark.parametrize(("method", "activation", "model", "execution"), EVERY)
 def test_counts_masks_and_zeros(method, activation, model, execution):
     config = law_config(method, activation, model, execution)
-    for sparsity in (0.3, 0.6, 0.9) if execution == "masked" else (0.3, 0.9):
+    for sparsity in (0.3, 0.6, 0.9) if execution == "masked" else (0.9,):  # each of them a program of its own
         hyper = make_hyper(config, sparsity=sparsity)
         rule, tx = rule_of(config, hyper), optimizer_of(config, hyper)
         states = intervals(config, hyper)

@@ -18,7 +18,7 @@ STUDY = (
 )  # fmt: skip
 
 
-EXECUTIONS = {"masked": (), "sparse": ("--execution=sparse", "--sparsity=0.9")}  # a cohort for each of its sparsities
+EXECUTIONS = {"masked": (), "sparse": ("--execution=sparse", "--sparsity=0.9", "--method=set")}
 masked_only = pytest.mark.parametrize("reference", ["masked"], indirect=True)  # where execution makes no difference
 
 

@@ -50,7 +50,7 @@ def foreign(method, steps):
     """The networks after every step of a plain loop, on the batches and keys of the studies."""
     (config, problem, hyper), data = tiny(method), make_data()
     parts, key = make_parts(config, problem), jax.random.key(hyper.seed)
-    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data)
+    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data, {})
     tx = optimizer(parts, hyper, jnp.int32(0))
     sparsifier = make_sparsifier(
         dense, tx, steps=problem.steps, learning_rate=0.1, outputs="output/kernel", **chosen(config)

@@ -50,17 +50,31 @@ class Parts(NamedTuple):
 
 def make_parts(config: RunConfig, problem: Problem) -> Parts:
     """The model, the normalisation and the augmentation of a configuration."""
-    scaling = Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
-    network = make_network(config, problem, config.activation, scaling)
+    network = make_network(config, problem, config.activation, scaling_of(config))
     return Parts(config, problem, network, make_apply(config.normalization), make_augment(config.augmentation))
 
 
-def make_network(config: RunConfig, problem: Problem, activation: tuple[str, ...], scaling: Scaling) -> nn.Module:
-    """The network of a configuration, with the activation functions named, and scaled so."""
+def scaling_of(config: RunConfig) -> Scaling:
+    """What the activation functions of a configuration are scaled with."""
+    return Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
+
+
+def make_network(
+    config: RunConfig,
+    problem: Problem,
+    activation: tuple[str, ...],
+    scaling: Scaling,
+    dense: Callable[[str, int, bool], nn.Module] | None = None,
+) -> nn.Module:
+    """The network of a configuration, with the activation functions named, and scaled so.
+
+    `dense` makes its dense layers (`models.layers.Layers`); None makes those of the configuration.
+    """
     gate = None if config.gate_activation is None else GATES[config.gate_activation]
     layers = make_layers(config.initializer, config.dtype)
-    dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
-    layers = layers._replace(dense=dense) if problem.slots else layers
+    if dense is None:
+        dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
+    layers = layers._replace(dense=dense)
     functions = by_layer(activation, config.all_relu_alpha, scaling)
     return make_model(config, problem.classes, functions, gate, layers)
 

@@ -1,0 +1,219 @@
+"""The network of a finished run, from the checkpoint that its workdir keeps."""
+
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.sparse import csr_array
+
+from sparse_jax.config import RunConfig
+from sparse_jax.data.arrays import DatasetInfo
+from sparse_jax.data.splits import sizes
+from sparse_jax.errors import UserError
+from sparse_jax.models.shapes import Shapes
+from sparse_jax.sparse.layer import KERNEL, LINKS
+from sparse_jax.sparse.links import Links
+from sparse_jax.study.store import Store
+from sparse_jax.topology.masks import select
+from sparse_jax.training import checkpoint
+from sparse_jax.training.compaction import capacities
+from sparse_jax.training.parts import links_of
+from sparse_jax.training.problem import Problem, make_problem
+from sparse_jax.training.snapshot import Snapshot, read_newest
+
+FINAL, BEST = "final", "best"
+NAME_A_RUN = "name the folder of a finished run, WORKDIR/runs/RUN"
+AGAIN = "train it again, in another --workdir"
+NAMED = 3  # of the runs that a message lists
+
+_KEY = re.compile(r"\['([^']*)'\]|\.(\w+)")
+_MASK = re.compile(r"\.topology\.masks\['(.+)'\]")
+
+
+class Place(NamedTuple):
+    """A finished run on disk."""
+
+    path: str  # as the user wrote it
+    store: Store
+    id: str
+    config: RunConfig
+    result: dict  # of result.json
+    data: dict[str, str]  # digests of the data sets of its study, by name
+
+
+class Trained(NamedTuple):
+    """A trained network."""
+
+    place: Place
+    which: str  # FINAL or BEST
+    step: int  # of the checkpoint, which is that of the end of training
+    kernels: Shapes  # all of them, in the order of the layers
+    params: Any  # as evaluated: the average if the run has one
+    model_state: Any  # the model's other variables; where connections are, of what is executed sparsely
+    masks: dict[str, np.ndarray]  # bool in the kernel's shape, of the layers that are executed with a mask
+
+    @property
+    def config(self) -> RunConfig:
+        return self.place.config
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """By layer that has a mask or is executed sparsely; every other layer has them all."""
+        counts = {name: int(links.input_starts[-1]) for name, links in links_of(self.model_state).items()}
+        return counts | {name: int(mask.sum()) for name, mask in self.masks.items()}
+
+
+def find(path: str) -> Place:
+    """The finished run at a path. Reads no weights, and computes nothing.
+
+    Raises:
+      UserError: there is none; one line that says what to do.
+    """
+    try:
+        folder = Path(path).expanduser().absolute()
+        store, known = Store(folder.parent.parent), folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; {NAME_A_RUN}") from None
+    if (folder / "config.json").is_file() and (folder / "runs").is_dir():
+        raise UserError(f"{path} is a workdir: {_choice(Store(folder))}")
+    if folder.parent.name != "runs" or not (store.root / "config.json").is_file():
+        raise UserError(f"{path} is {'no run' if known else 'not there'}: {NAME_A_RUN}")
+    saved, result = store.read_config(), store.read_results().get(folder.name)
+    runs = saved.get("runs") or {}
+    if folder.name not in runs:
+        raise UserError(f"{path} is no run of {store.root}: {_choice(store)}")
+    if result is None:
+        raise UserError(f"{path} is not finished: the command that began its study continues it")
+    return Place(path, store, folder.name, _config(path, runs[folder.name]), result, saved.get("data") or {})
+
+
+def _choice(store: Store) -> str:
+    """What of a workdir can be named."""
+    runs = list(store.read_results())
+    more = f" and {len(runs) - NAMED} others" if len(runs) > NAMED else ""
+    finished = f"it has {', '.join(runs[:NAMED])}{more}" if runs else "it has none yet"
+    return f"{NAME_A_RUN}; {finished}"
+
+
+def _config(path: str, values: dict[str, Any]) -> RunConfig:
+    """The settings of a run as config.json has them, in which tuples are lists."""
+    if values.keys() != {field.name for field in dataclasses.fields(RunConfig)}:
+        raise UserError(f"{path} is a run of another version, with other settings: {AGAIN}")
+    return RunConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def load(place: Place, which: str) -> Trained:
+    """The network of a finished run.
+
+    Args:
+      place: of `find`.
+      which: FINAL, or BEST for that of highest validation accuracy, whose masks are where its weights are not zero.
+
+    Raises:
+      UserError: its checkpoint is gone, damaged or of an earlier version, or it has no best network.
+    """
+    snapshot = _snapshot(place)
+    lane = snapshot.meta["runs"].index(place.id)
+    prefix = ".average" if any(path.startswith(".average.") for path in snapshot.leaves) else ""
+    if which == BEST:
+        if ".best.correct" not in snapshot.leaves:
+            raise UserError(f"{place.path} has no best network, as it has no validation part: use --which={FINAL}")
+        prefix = ".best"
+        if snapshot.leaves[".best.correct"][lane] < 0:
+            raise UserError(f"{place.path} has no best network: none was evaluated; use --which={FINAL}")
+    params = _tree(snapshot, f"{prefix}.params", lane)
+    model_state = _with_links(_tree(snapshot, f"{prefix}.model_state", lane))
+    sparse = links_of(model_state)
+    masks = {match[1]: leaf[lane] for path, leaf in snapshot.leaves.items() if (match := _MASK.fullmatch(path))}
+    masks = {name: mask for name, mask in masks.items() if name not in sparse}
+    if which == BEST:
+        masks = {name: weight != 0 for name, weight in select(params, masks).items()}
+    kernels = {name: tuple(shape) for name, shape in snapshot.meta["kernels"].items()}
+    return Trained(place, which, snapshot.step, kernels, params, model_state, masks)
+
+
+def _snapshot(place: Place) -> Snapshot:
+    """The newest whole checkpoint of the group in which the run was trained."""
+    root, reasons = place.store.root / "checkpoints", []
+    with _warnings_kept(reasons):
+        for group in sorted(folder for folder in root.glob("*") if folder.is_dir()):
+            snapshot = read_newest(group, lambda meta: place.id in (meta.get("runs") or ()))
+            if snapshot is not None and {"kernels", "slots"} <= snapshot.meta.keys():
+                return snapshot
+            if snapshot is not None:
+                raise UserError(f"the checkpoint of {place.path} is of an earlier version: {AGAIN}")
+    why = f"damaged ({reasons[0]})" if reasons else "gone"
+    raise UserError(f"the checkpoint with the weights of {place.path} is {why}: restore {root}, or {AGAIN}")
+
+
+@contextlib.contextmanager
+def _warnings_kept(messages: list[str]) -> Iterator[None]:
+    """Collect what is said of checkpoints that are passed over: other groups do not matter, and one line does."""
+
+    def collect(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(checkpoint.__name__)
+    logger.addFilter(collect)
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
+
+
+def _tree(snapshot: Snapshot, prefix: str, lane: int) -> dict[str, Any]:
+    """What lies under a path, as a tree of dicts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in snapshot.leaves.items():
+        if path.startswith((f"{prefix}[", f"{prefix}.")):
+            *parents, last = (item or field for item, field in _KEY.findall(path.removeprefix(prefix)))
+            node = tree
+            for key in parents:
+                node = node.setdefault(key, {})
+            node[last] = leaf[lane]
+    return tree
+
+
+def _with_links(model_state: dict[str, Any]) -> dict[str, Any]:
+    if LINKS not in model_state:
+        return model_state
+    links = {layer: {KERNEL: Links(**views[KERNEL])} for layer, views in model_state[LINKS].items()}
+    return model_state | {LINKS: links}
+
+
+def problem_of(trained: Trained, info: DatasetInfo) -> Problem:
+    """The static facts of a run, given its own data set.
+
+    Raises:
+      UserError: the checkpoint is not that of the end of training, as later ones are damaged.
+    """
+    config = trained.config
+    parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
+    problem = make_problem(config, info, parts)._replace(slots=capacities(trained.model_state))
+    if trained.step < problem.steps:
+        raise UserError(
+            f"the last checkpoint of {trained.place.path} is gone or damaged, and an earlier one is of step "
+            f"{trained.step:,} of {problem.steps:,}: restore it, or {AGAIN}"
+        )
+    return problem
+
+
+def matrix(trained: Trained, name: str) -> csr_array:
+    """W[outputs, inputs] of a dense layer, so that y = W x, with an entry for each connection, be it zero."""
+    kernel, links = select(trained.params, (name,))[name], links_of(trained.model_state)
+    if name in links:
+        of_layer, n = jax.tree.map(np.asarray, links[name]), int(links[name].input_starts[-1])
+        parts = np.asarray(kernel)[of_layer.slots[:n]], of_layer.inputs[:n], of_layer.output_starts
+        return csr_array(parts, shape=trained.kernels[name][::-1])
+    weights = np.asarray(kernel).T
+    outputs, inputs = np.nonzero(trained.masks[name].T if name in trained.masks else np.ones(weights.shape, bool))
+    starts = np.searchsorted(outputs, np.arange(weights.shape[0] + 1))
+    indices = (index.astype(np.int32) for index in (inputs, starts))  # a layer with a mask has less than 2^31 positions
+    return csr_array((weights[outputs, inputs], *indices), shape=weights.shape)
