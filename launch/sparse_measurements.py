@@ -159,6 +159,24 @@ def sparse_layer(bench: Bench) -> list[Measurement]:
     return [*lines, Measurement("sparse cost", _milliseconds(a), _milliseconds(b), ratio, "0.4 … 0.65", detail)]
 
 
+def sparse_break_even(bench: Bench) -> list[Measurement]:
+    """Layers of several sizes at densities up to where masks are faster: what `--execution=auto` goes by."""
+    sides, rounds = ((30,), 1) if bench.smoke else ((64, 100, 300, 1000, 4000), 5)
+    lines = []
+    for side in sides:
+        x, dy = (jax.random.normal(jax.random.key(seed), (side, BATCH)) for seed in (2, 3))
+        for density in (0.1, 0.3, 0.5, 0.7):
+            links, values = _layer((side, side), round(density * side * side))
+            mask, weights = _dense_of(links, values)
+            times = 1 if bench.smoke else max(2, 10**6 // side**2)
+            ours = _repeated(_sparse_layer_step(links), values, x, dy, times)
+            other = _repeated(_masked_layer_step(mask), weights, x.T, dy.T, times)
+            a, b, ratio = alternate(ours, other, rounds)
+            detail = f"{side} × {side} at density {density:g}, batch {BATCH}, products and momentum; other: masked"
+            lines.append(Measurement("sparse break even", _milliseconds(a), _milliseconds(b), ratio, "–", detail))
+    return lines
+
+
 def sparse_inference(bench: Bench) -> list[Measurement]:
     """One example through one layer, against the dense product."""
     side, rounds, times = (100, 1, 1) if bench.smoke else (LAYER, 15, 100)
@@ -317,5 +335,6 @@ def sparse_peer(bench: Bench) -> list[Measurement]:
 
 
 SPARSE_MEASUREMENTS = (
-    sparse_step, sparse_epoch, sparse_layer, sparse_inference, sparse_scipy, sparse_update, sparse_peer,
+    sparse_step, sparse_epoch, sparse_layer, sparse_break_even, sparse_inference, sparse_scipy, sparse_update,
+    sparse_peer,
 )  # fmt: skip

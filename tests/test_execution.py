@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from sparse_jax.config import METHODS
 from sparse_jax.errors import UserError
+from sparse_jax.study import execution
 from sparse_jax.study.execution import SPARSE_METHODS, executed
 from sparse_jax.study.mask_file import as_pairs
 from sparse_jax.study.resolve import Connections, connections_of
@@ -19,6 +21,7 @@ from sparse_jax.topology.masks import select
 from sparse_jax.training.optimizers import make_optimizer
 from sparse_jax.training.train import make_train
 from tests.linked import view_of
+from tests.program import SMALL, run
 from tests.tiny import make_config, make_data, make_hyper, make_tiny_problem
 
 STEPS, EVERY = 200, 20
@@ -147,11 +150,69 @@ def test_what_has_no_sparse_execution_is_refused(changes, words):
 def test_layers_too_large_are_refused_by_name():
     name = "dense_0/kernel"
     problem = make_tiny_problem(make_config())._replace(kernels={name: (2**20, 2**20)}, masked=(name,))
-    for execution, count, words in (
+    for kind, count, words in (
         ("masked", 100, "dense_0 has 1,099,511,627,776 positions.*--execution=sparse"),
         ("sparse", 2**31, "dense_0 has 2,147,483,648 connections, and 2\\^31 - 1 is the most"),
     ):
         with pytest.raises(UserError, match=words):
-            executed_with(make_config(execution=execution), problem, {name: count})
+            executed_with(make_config(execution=kind), problem, {name: count})
     _, problem, _ = executed_with(make_config(execution="sparse"), problem, {name: 2**31 - 1})
     assert dict(problem.slots) == {name: 2**31 - 1}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "density", "shape", "sparse"),
+    [
+        (True, 0.3, (1000, 1000), True),
+        (True, 0.31, (1000, 1000), False),
+        (True, 0.01, (1000, 1000), True),
+        (True, 0.01, (50, 50), False),  # 2,500 positions times 8 examples are little work
+        (False, 0.01, (1000, 1000), False),
+        (False, 0.00001, (100_000, 100_000), True),  # too large for a mask
+    ],
+)
+def test_auto_goes_by_density_and_size(kernel, density, shape, sparse, monkeypatch):
+    monkeypatch.setattr(execution, "has_kernel", lambda: kernel)
+    kernels = {"dense_0/kernel": shape, "output/kernel": (shape[1], 3)}
+    problem = make_tiny_problem(make_config())._replace(kernels=kernels, masked=tuple(kernels))
+    start = {"dense_0/kernel": round(density * shape[0] * shape[1]), "output/kernel": 3 * shape[1]}
+    config, problem, notice = executed_with(make_config(execution="auto"), problem, start)
+    assert config.execution == ("sparse" if sparse else "masked")
+    assert dict(problem.slots) == ({"dense_0/kernel": start["dense_0/kernel"]} if sparse else {})
+    assert (notice is not None) == sparse
+
+
+def test_auto_names_the_layers_that_it_chose(monkeypatch):
+    monkeypatch.setattr(execution, "has_kernel", lambda: True)
+    kernels = {"dense_0/kernel": (1000, 1000), "dense_1/kernel": (1000, 1000), "output/kernel": (1000, 3)}
+    problem = make_tiny_problem(make_config())._replace(kernels=kernels, masked=tuple(kernels))
+    start = {"dense_0/kernel": 10_000, "dense_1/kernel": 500_000, "output/kernel": 3000}
+    config, _, notice = executed_with(make_config(execution="auto"), problem, start)
+    assert config.execution == "sparse:dense_0"
+    assert notice == "mlp: executed sparsely dense_0; masked dense_1, output"
+
+
+@pytest.mark.parametrize(
+    ("told", "plugins", "compiler", "found"),
+    [
+        ("cpu", ["cuda"], ["c++"], True),
+        ("", [], ["c++"], True),
+        ("", ["cuda"], ["c++"], False),
+        ("cpu", [], None, False),
+    ],
+)
+def test_the_kernel_is_for_a_cpu_with_a_compiler(told, plugins, compiler, found, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", told)
+    monkeypatch.setattr(execution.importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(execution.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(execution, "find_compiler", lambda: compiler)
+    assert execution.has_kernel() == found
+
+
+def test_without_the_kernel_a_note_says_so_and_training_goes_on(tmp_path, monkeypatch):
+    command = (*SMALL, "--execution=sparse", "--sparsity=0.9", "--epochs=1", "--dense_layers=output")
+    monkeypatch.setenv("SPARSE_JAX_KERNEL", "off")
+    ended = run(*command, "--workdir=jax", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("pure JAX, several times slower: switched off by SPARSE_JAX_KERNEL=off") == 1
+    assert json.loads((tmp_path / "jax" / "config.json").read_text())["sessions"][0]["products"] == "pure JAX"
