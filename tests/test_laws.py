@@ -162,6 +162,7 @@ def test_counts_masks_and_zeros(method, activation, model, execution):
             masks = view.topology.masks
             if i and i % 2 == 0 and config.interval:
                 counts = expected_counts(config, rule, hyper, states[i - 1], views[i - 1], i // 2)
+                assert rule.count != "accuracy" or state.topology.accuracy >= 0  # the best so far is remembered
                 assert rule.grows or not any((masks[n] & ~views[i - 1].topology.masks[n]).any() for n in masks)
             check_counts(rule, {name: np.asarray(mask) for name, mask in masks.items()}, counts)
             explored = {name: explored[name] | masks[name] for name in explored}

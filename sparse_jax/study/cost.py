@@ -73,15 +73,25 @@ class Cost:
 
     def of(self, lane: int, connections: dict[str, int]) -> dict[str, Any]:
         """What the result of a run says of its cost, given the connections that it ends with."""
-        dense = product(self.problem.kernels, self._applications, {})
-        examples = self.problem.steps * self.config.batch_size
         return {
             "inference_flops": product(self.problem.kernels, self._applications, connections),
             "training_flops": self.flops[lane],
-            "training_flops_of_dense": share_of_dense(self.flops[lane], dense, examples),
+            "training_flops_of_dense": self._of_dense(self.flops[lane]),
             "step_ms": self.step_ms,
             "peak_memory_mb": peak_memory() / 2**20,
         }
+
+    def _of_dense(self, flops: float) -> float:
+        dense = product(self.problem.kernels, self._applications, {})
+        return share_of_dense(flops, dense, self.problem.steps * self.config.batch_size)
+
+    @property
+    def summary(self) -> str:
+        """The cost of a run, on average, in words."""
+        flops = sum(self.flops) / len(self.flops)
+        step = "" if self.step_ms is None else f"{self.step_ms:.3g} ms a step, "
+        memory = f"{peak_memory() / 2**20:,.0f} MB at most"
+        return f"{step}{flops:.2g} FLOPs ({self._of_dense(flops):.3g} of dense), {memory}"
 
     @property
     def step_ms(self) -> float | None:

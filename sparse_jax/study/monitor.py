@@ -49,11 +49,10 @@ class Monitor:
             self._stepped = True
             self._say(f"{self._device}: first step {time.monotonic() - BEGAN:.1f} s after the start")
 
-    def end(self, group: str, runs: int, seconds: float, step_ms: float | None) -> None:
-        """A group is trained and its results are written; a step of each of its runs has taken so long."""
+    def end(self, group: str, runs: int, seconds: float, cost: str) -> None:
+        """A group is trained and its results are written; `cost` says what a run of it took."""
         self._trained += runs
-        step = "" if step_ms is None else f"  {step_ms:.3g} ms a step"
-        self._say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s{step}")
+        self._say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s  {cost}")
 
     def _say(self, line: str) -> None:
         if not self._progress.disable:

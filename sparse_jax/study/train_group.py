@@ -107,7 +107,7 @@ class Trainer:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
         self._write_results(state, seconds / len(self.group.runs))
-        self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.step_ms)
+        self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.summary)
         return True
 
     def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:

@@ -48,10 +48,13 @@ class Rule(NamedTuple):
 
 
 class Topology(NamedTuple):
-    """The masks of a network and what is remembered of earlier ones; None where the method needs it not."""
+    """The masks of a network and what is remembered of earlier ones; None where the method needs it not.
+
+    Of a layer that is executed sparsely all is by slot, and the mask says which slots hold a connection.
+    """
 
     masks: Masks  # empty for a dense network
-    explored: Masks  # active now or at any time before
+    explored: Masks  # active now or at any time before; without the layers that are executed sparsely
     counts: Counts  # int32[] by layer, the connections a layer is entitled to under a constant count
     accuracy: jax.Array  # float32[], the best at earlier updates; -1 if none
     threshold: jax.Array  # float32[], the |w| below which DSR drops

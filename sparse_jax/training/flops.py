@@ -86,7 +86,7 @@ def update(config: RunConfig, cost: Products) -> int:
     return 3 * cost.used if _chosen(config, _OF_USED) else 0
 
 
-def share_of_dense(flops: int, dense: int, examples: int) -> float:
+def share_of_dense(flops: float, dense: int, examples: int) -> float:
     """Operations of a training as a share of those of the dense network's.
 
     Args:

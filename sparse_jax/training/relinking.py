@@ -46,11 +46,11 @@ def parted(topology: Topology, names: Collection[str]) -> tuple[Topology, Topolo
     return part(lambda name: name not in names), part(lambda name: name in names)
 
 
-def joined(one: Topology, other: Topology) -> Topology:
-    """The topology of the layers of both."""
-    mine, theirs = one._asdict(), other._asdict()
+def joined(updated: Topology, others: Topology) -> Topology:
+    """The topology of the layers of both; what is not by layer is that of the updated one."""
+    mine, theirs = updated._asdict(), others._asdict()
     dicts = [field for field, by_layer in mine.items() if isinstance(by_layer, dict)]
-    return one._replace(**{field: mine[field] | theirs[field] for field in dicts})
+    return updated._replace(**{field: mine[field] | theirs[field] for field in dicts})
 
 
 def carry(tree: Any, sources: Sources) -> Any:
@@ -105,22 +105,13 @@ def relink(
     """
     topology = network.topology
     pruned_to, counts = target_counts(rule, course, accuracy, *_only(links, start, final), topology)
-    weights, shapes = select(network.params, links), {name: _shape(of_layer) for name, of_layer in links.items()}
+    signals = _signals(rule, topology, select(network.params, links), seen.gradients)
     keys = dict(zip(sorted(links), jax.random.split(key, len(links)), strict=True))
     moves: dict[str, Move] = {}
     for name, of_layer in links.items():
-        signals = Signals(
-            weight=weights[name],
-            mask=topology.masks[name],
-            explored=None,
-            gradient=None if seen.gradients is None else seen.gradients[name],
-            momentum=None,
-            positive=None if topology.positive is None else topology.positive[name],
-            rates=rule.rates,
-        )
         moves[name] = evolve(
-            rule, keys[name], course, pruned_to[name], counts[name], of_layer, signals,
-            seen.sensitivities.get(name), shapes[name], slots[name], most_grown(rule, slots[name], drop_fraction),
+            rule, keys[name], course, pruned_to[name], counts[name], of_layer, signals[name],
+            seen.sensitivities.get(name), of_layer.shape, slots[name], most_grown(rule, slots[name], drop_fraction),
         )  # fmt: skip
     now, sources = ({name: move[i] for name, move in moves.items()} for i in range(2))
     params = carry(network.params, sources)
@@ -141,8 +132,20 @@ def _only(links: Mapping[str, Links], *by_layer: Counts) -> list[Counts]:
     return [{name: counts[name] for name in links} for counts in by_layer]
 
 
-def _shape(links: Links) -> tuple[int, int]:
-    return links.input_starts.shape[0] - 1, links.output_starts.shape[0] - 1
+def _signals(rule: Rule, topology: Topology, weights: Weights, gradients: Weights | None) -> dict[str, Signals]:
+    """What the criteria see of every layer, by slot."""
+    return {
+        name: Signals(
+            weight=weights[name],
+            mask=mask,
+            explored=None,
+            gradient=None if gradients is None else gradients[name],
+            momentum=None,
+            positive=None if topology.positive is None else topology.positive[name],
+            rates=rule.rates,
+        )
+        for name, mask in topology.masks.items()
+    }
 
 
 def _born(links: Links, source: jax.Array, weight: jax.Array, fresh: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ class HyperParams(NamedTuple):
     start: Counts  # int32[] by layer, connections at the first step
     counts: Counts  # int32[] by layer, connections aimed at
     rates: dict[str, jax.Array]  # float32[] by name, settings of the topology and the method
-    masks: Masks  # the first masks, where they come from a file; else empty
+    masks: Masks  # the first ones, where they come from a file; int32[2, connections] if executed sparsely; else empty
     learning_rate: jax.Array  # float32[]
     weight_decay: jax.Array  # float32[]
 
@@ -54,7 +54,7 @@ class RunState(NamedTuple):
 
     step: jax.Array  # int32[]
     params: Any  # zero outside the masks
-    model_state: Any  # the model's other variables, such as batch statistics
+    model_state: Any  # the model's other variables: batch statistics; links of the layers that are executed sparsely
     opt_state: Any  # slots zero outside the masks
     topology: Topology
     key: jax.Array  # never changes: every draw folds in the step

@@ -119,7 +119,7 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
         draw = partial(_drawn, parts, begun, data)
         seen = Seen(grads, sensitivities, partial(draw, PARAMS), partial(draw, BIRTH))
         state = _relinked(parts, rule, hyper, now, accuracy, state, slotted, links, seen)
-        state = state._replace(topology=joined(masked, state.topology))
+        state = state._replace(topology=joined(state.topology, masked))
     state = state._replace(step=state.step + (rule.update == "instead_of_step"))
     return state if rule.rewind == "no" else _rewound(parts, hyper, state)
 
