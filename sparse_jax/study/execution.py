@@ -17,8 +17,8 @@ from sparse_jax.training.problem import Problem
 from sparse_jax.values import show
 
 MASKED, SPARSE = "masked", "sparse"
-BREAK_EVEN = 0.3  # density of a layer up to which the products of its connections are faster
-LEAST_WORK = 2**20  # positions × examples of a batch from which on they are
+BREAK_EVEN = 0.3  # density of a layer up to which training is faster, updates included; products alone: about 0.5
+LEAST_WORK = 2**20  # positions × examples of a batch from which on it is, compilation included
 MOST = 2**31 - 1  # connections of a layer that is executed sparsely, and positions of one that has a mask
 SPARSE_METHODS = (
     "static", "set", "set_magnitude", "accset", "accset_level", "rigl", "deepr", "itop_random", "itop_gradient", "mest",
