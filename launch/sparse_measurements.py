@@ -85,7 +85,7 @@ def sparse_epoch(bench: Bench) -> list[Measurement]:
 
 def _layer(shape: tuple[int, int], count: int) -> tuple[Links, jax.Array]:
     """Random connections and weights."""
-    links = jax.jit(partial(first_links, "random", shape=shape, count=count))(jax.random.key(0))
+    links = jax.jit(partial(first_links, "random", shape=shape, count=jnp.int32(count), slots=count))(jax.random.key(0))
     return links, jax.random.normal(jax.random.key(1), (count,))
 
 

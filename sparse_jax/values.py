@@ -45,7 +45,8 @@ def _path(text: str, field: dataclasses.Field) -> str:
 
 
 def _name(text: str, field: dataclasses.Field) -> str:
-    name, known, endings = text.strip(), field.metadata["choices"], field.metadata.get("paths") or ()
+    name, endings = text.strip(), field.metadata.get("paths") or ()
+    known = (*field.metadata["choices"], *([AUTO] if field.metadata.get("auto") else []))
     if name.endswith(endings):
         return _path(name, field)
     if name in known:

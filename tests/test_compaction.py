@@ -26,6 +26,21 @@ def test_slots_are_halved_where_that_saves_enough(monkeypatch):
     assert fitting({"a": 130, "b": 9}, slots, {"a": 250, "b": 9}) == {"a": 250, "b": 9}
 
 
+def test_starts_are_no_slots():
+    """A layer with as many inputs and outputs, less one, as slots."""
+    config = make_config("gmp", execution="sparse")
+    hyper = make_hyper(config)
+    problem = make_tiny_problem(config, hyper)
+    inputs, outputs = problem.kernels["dense_1/kernel"]
+    problem = problem._replace(slots=dict(problem.slots) | {"dense_1/kernel": inputs + 1})
+    hyper = hyper._replace(start=hyper.start | {"dense_1/kernel": np.int32(5)})
+    state = jax.tree.map(lambda leaf: leaf[None], make_train(config, problem).init(hyper, make_data()))
+    links = links_of(compacted(state, capacities(state.model_state) | {"dense_1/kernel": 7}).model_state)
+    of_layer = jax.tree.map(lambda leaf: leaf[0], links["dense_1/kernel"])
+    assert (of_layer.capacity, of_layer.shape) == (7, (inputs, outputs))
+    assert of_layer.input_starts[-1] == of_layer.output_starts[-1] == 5
+
+
 def network(params, model_state, lane):
     """Of one run the leaves, kernels as dense arrays."""
     params, model_state = jax.tree.map(lambda leaf: np.asarray(leaf)[lane], (params, model_state))

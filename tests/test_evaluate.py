@@ -7,12 +7,18 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import scipy.sparse
 
+from sparse_jax.data.catalog import make_reader
 from sparse_jax.errors import UserError
+from sparse_jax.study import evaluate, export
+from sparse_jax.study import trained as trained_module
 from sparse_jax.study.trained import BEST, FINAL, find, load
+from sparse_jax.topology.masks import select
+from sparse_jax.training.hardware import Hardware
 from tests.program import ROOT, run
 from tests.test_checkpoint import halve
 
@@ -153,6 +159,93 @@ def refusal(path):
     with pytest.raises(UserError) as caught:
         load(find(str(path)), FINAL)
     return str(caught.value)
+
+
+def test_a_run_is_found_by_any_path(world, tmp_path, monkeypatch):
+    folder = find_run(world, "mlps")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    for path in (tmp_path / "link", f"../runs/{folder.name}", folder.name):
+        assert find(str(path)).id == folder.name
+    monkeypatch.chdir(folder)
+    assert find(".").id == folder.name
+
+
+@pytest.mark.parametrize("method", ["set", "gmp"])
+def test_the_best_network_has_its_own_connections(tmp_path, method):
+    """Some have a weight of zero: those that had just grown. Before its last pruning gmp has no best network."""
+    command = (*SHARED, f"--method={method}", "--hidden_sizes=24,12", "--sparsity=0.8", "--interval=5", "--epochs=1")
+    assert run(*command, "--stop_fraction=1", "--batch_size=27", "--workdir=w", cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "w" / "runs").iterdir()
+    if method == "gmp":
+        assert json.loads((folder / "result.json").read_text())["best_val_accuracy"] is not None
+    best = load(find(str(folder)), BEST)
+    weights = select(best.params, best.masks)
+    assert all((weights[name][~mask] == 0).all() for name, mask in best.masks.items())
+    if method == "set":
+        assert sum(best.connections.values()) == json.loads((folder / "result.json").read_text())["connections"]
+
+
+def test_scores_are_the_same_where_the_data_stream(world):
+    trained, reader = load(find(str(find_run(world, "mlps", "masked"))), FINAL), make_reader("~")
+    own = evaluate.read_own(trained, reader)
+    hardware = Hardware(tuple(jax.devices()[:1]), "map", 32)
+    expected = evaluate.score(hardware, trained, own, own.parts)
+
+    class Small(Hardware):
+        def holds(self, size):
+            return False
+
+    streamed = evaluate.score(Small(*hardware), trained, own, own.parts)
+    for part, score in expected.items():
+        assert streamed[part][::2] == score[::2]
+        assert streamed[part].loss == pytest.approx(score.loss, rel=1e-6)
+
+
+def test_other_data_than_a_run_was_trained_on_are_refused(world):
+    trained = load(find(str(find_run(world, "mlps"))), FINAL)
+    changed = trained._replace(place=trained.place._replace(data={"digits": "another"}))
+    with pytest.raises(UserError, match=r"digits is not the one that .* was trained on"):
+        evaluate.read_own(changed, make_reader("~"))
+
+
+def test_an_unfinished_network_is_refused(world):
+    trained = load(find(str(find_run(world, "mlps"))), FINAL)
+    with pytest.raises(UserError, match="an earlier one is of step 47 of 48"):
+        evaluate.read_own(trained._replace(step=47), make_reader("~"))
+
+
+def test_a_run_without_a_best_network_is_refused(copied, monkeypatch):
+    """As one of a method that prunes that was never evaluated after its last pruning."""
+    read = trained_module.read_newest
+
+    def never_evaluated(*args):
+        if (snapshot := read(*args)) is None:
+            return None
+        leaves = snapshot.leaves | {".best.correct": np.full_like(snapshot.leaves[".best.correct"], -1)}
+        return snapshot._replace(leaves=leaves)
+
+    monkeypatch.setattr(trained_module, "read_newest", never_evaluated)
+    with pytest.raises(UserError, match="none was evaluated; use --which=final"):
+        load(find(str(copied)), BEST)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert export.check_folder(str(tmp_path / "link")) == tmp_path / "empty"
+    assert export.check_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    with pytest.raises(UserError, match="cannot be written"):
+        export.check_folder(str(tmp_path / "file" / "x"))
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr(export.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match="new cannot be written: Permission denied"):
+        export.check_folder(str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_no_finished_run_is_refused(copied, tmp_path):

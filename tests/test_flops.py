@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +20,15 @@ from sparse_jax.models.layers import Layers
 from sparse_jax.models.registry import make_model
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import METHOD_SETTINGS
+from sparse_jax.study.cost import Cost, forget_peak, peak_memory
 from sparse_jax.study.resolve import settings_of
 from sparse_jax.training.flops import Products, product, products, share_of_dense, step, update
 from sparse_jax.training.network import descend, first_network, rewire
 from sparse_jax.training.parts import make_rule, rates_of
 from sparse_jax.training.timeline import next_event, update_due
 from tests import layers, tiny
+from tests.program import rows, run
+from tests.test_grid import study_of
 
 # --- how often a kernel is applied -----------------------------------------------------------------
 
@@ -268,6 +272,46 @@ def test_rigl_takes_what_its_paper_says():
     mean = (3 * cost.used * 100 + 2 * cost.used + cost.dense) / (100 + 1)  # Evci et al. 2020, appendix H
     assert total / 101 == pytest.approx(mean, rel=1e-15)
     assert share_of_dense(total, cost.dense, 101) == 312 / 3030
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # 64-24-12-10: 1,944 positions; 16 batches of 32 examples, 2 FLOPs a multiplication; an update after steps 5, 10
+        # of half the connections: 16 steps of 3 · 972, of which two take 2 · 972 + 1,944
+        (["--method=rigl", "--sparsity=0.5", "--interval=5", "--stop_fraction=0.7"],
+         2 * 32 * (14 * 3 * 972 + 2 * (2 * 972 + 1944))),
+        # 1,944, from step 8 on 972
+        (["--method=gmp", "--sparsity=0.5", "--interval=8", "--stop_fraction=1"], 2 * 32 * 8 * 3 * (1944 + 972)),
+    ],
+)  # fmt: skip
+def test_a_run_of_the_program_counts_its_operations(tmp_path, settings, expected):
+    command = ("--dataset=digits", "--train_size=576", "--hidden_sizes=24,12", "--batch_size=32", "--epochs=1")
+    assert run(*command, *settings, "--allocation=uniform", "--workdir=w", cwd=tmp_path).returncode == 0
+    (row,) = rows(tmp_path / "w")
+    assert int(row["training_flops"]) == expected
+    assert float(row["training_flops_of_dense"]) == expected / (2 * 32 * 16 * 3 * 1944)
+
+
+def test_the_time_of_a_step_is_not_that_of_compiling():
+    cost = Cost(study_of().runs, None)
+    for again in (False, True):
+        if again:
+            cost.compiles_again()
+        cost.add_steps(1, 100.0)
+        cost.add_steps(2, 0.5)
+    assert cost.step_ms == 250.0
+
+
+def test_the_peak_of_memory_can_begin_anew():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the system keeps one peak for the whole process")
+    forget_peak()
+    before = peak_memory()
+    np.ones(2**25).sum()
+    assert peak_memory() - before > 2**27
+    forget_peak()
+    assert peak_memory() - before < 2**27
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sparse_jax.sparse.growth import (
     gradient_scores,
     random_scores,
     sort_positions,
+    uniform_below,
 )
 from sparse_jax.sparse.links import make_links
 from tests import oracle
@@ -93,9 +94,10 @@ def _by_ranks(key, links, taken):
     return best_absent(random_scores(key, 3), jnp.uint32, taken, jnp.int32(2), 3, (2, 3), 4)
 
 
-@pytest.mark.parametrize("draw", [_by_rejection, _by_ranks])
-def test_every_set_of_absent_positions_is_as_likely(draw):
-    """4 of 6 positions are absent: the 6 pairs of them in 6,000 draws, by χ²."""
+@pytest.mark.parametrize(("draw", "block"), [(_by_rejection, 2**20), (_by_ranks, 2**20), (_by_ranks, 3)])
+def test_every_set_of_absent_positions_is_as_likely(draw, block, monkeypatch):
+    """4 of 6 positions are absent: the 6 pairs of them in 6,000 draws, by χ²; also where each input is a block."""
+    monkeypatch.setattr(growth, "LEAST_BLOCK", block)
     links, taken = links_at([1, 4], (2, 3), 2), Positions(jnp.asarray([0, 1]), jnp.asarray([1, 1]))
     keys = jax.random.split(jax.random.key(0), 6000)
     at = jax.jit(jax.vmap(lambda key: draw(key, links, taken)))(keys)
@@ -105,7 +107,19 @@ def test_every_set_of_absent_positions_is_as_likely(draw):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("block", [1, 7, 2**20])
+@pytest.mark.parametrize("span", [2, 10, 2**16 + 1, 333_000, 3 * 2**29, 2**31 - 1])
+def test_integers_are_uniform(span):
+    """Three times 2^29 goes two and two thirds times into 2^32: a remainder would favour its first two thirds."""
+    drawn = np.asarray(uniform_below(jax.random.key(0), 30_000, span))
+    assert ((drawn >= 0) & (drawn < span)).all()
+    assert not uniform_below(jax.random.key(0), 5, 1).any()
+    thirds = np.bincount(3 * drawn.astype(np.int64) // span, minlength=3)
+    edges = np.arange(4) * span
+    sizes = np.diff(-(-edges // 3))
+    assert stats.chisquare(thirds[sizes > 0], 30_000 * sizes[sizes > 0] / span).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("block", [1, 7, 15, 29, 2**20])
 def test_the_largest_gradients_are_found_block_by_block(block, monkeypatch):
     """Small integers, so that products are exact and many are equal: ties go to the lower position."""
     monkeypatch.setattr(growth, "LEAST_BLOCK", block)
@@ -120,7 +134,7 @@ def test_the_largest_gradients_are_found_block_by_block(block, monkeypatch):
         np.testing.assert_array_equal(flat_of(at, shape), np.flatnonzero(expected))
 
 
-@pytest.mark.parametrize("block", [1, 11, 2**20])
+@pytest.mark.parametrize("block", [1, 11, 15, 29, 2**20])
 def test_the_largest_gradients_of_every_output_are_found_block_by_block(block, monkeypatch):
     monkeypatch.setattr(growth, "LEAST_BLOCK", block)
     rng, shape = np.random.default_rng(0), (9, 7)

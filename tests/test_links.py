@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_jax.sparse.links import Links, inputs_of_slots, make_links
+from sparse_jax.sparse.links import Links, inputs_of_slots, make_links, with_capacity
 from tests.sparse_layer import Layer, each_formulation, needs_kernel
 
 
@@ -41,3 +41,19 @@ def test_wide_layers():
     np.testing.assert_array_equal(links.slots, slots)
     np.testing.assert_array_equal(links.inputs, layer.inputs[slots])
     np.testing.assert_array_equal(links.output_starts, np.searchsorted(layer.outputs[slots], np.arange(11001)))
+
+
+def test_more_slots_are_those_of_a_layer_that_has_them():
+    layer = Layer(7, 5, 12, 1)
+    wide = make_links(*(np.pad(side, (0, 4)) for side in (layer.inputs, layer.outputs)), 12, layer.shape)
+    for one, other in zip(with_capacity(layer.links(), 16), wide, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_outputs_times_slots_at_the_limit_of_an_integer():
+    """(O + 1) times the slots is 2^31 exactly, with an empty slot: O times the slots and one more would overflow."""
+    layer = Layer(6, 2**15 - 1, 2**16 - 1, 1, spare=1)
+    links, used = layer.links("jax"), slice(2**16 - 1)
+    assert (layer.shape[1] + 1) * links.capacity == 2**31
+    np.testing.assert_array_equal(links.slots[used], np.argsort(layer.outputs[used], kind="stable"))
+    assert links.slots[-1] == 2**16 - 1

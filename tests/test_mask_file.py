@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparse_jax.errors import UserError
-from sparse_jax.study.mask_file import digest, load_masks, save_masks
+from sparse_jax.study.mask_file import Pairs, as_pairs, digest, load_masks, save_masks
 
 
 @pytest.fixture
@@ -124,6 +124,26 @@ def test_bits_that_do_not_fit_their_shape(tmp_path, change):
     arrays = {"bits:a": np.zeros(2, np.uint8), "shape:a": np.array([3, 5])} | change
     np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if array is not None})
     refused(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [([0, 5], [0, 0]), ([0, -1], [0, 0]), ([0, 1], [0, 3]), ([1, 0], [0, 0]), ([0, 0], [2, 2]), ([0], [0, 1])],
+)
+def test_pairs_that_are_no_connections_are_refused(tmp_path, inputs, outputs):
+    """Of 5 × 3 positions: outside, not sorted, twice there, not as many of both."""
+    sides = {"inputs": inputs, "outputs": outputs}
+    save_masks(tmp_path / "a.npz", {"layer": Pairs(*(np.array(side, np.int32) for side in ([0, 4], [1, 2])), (5, 3))})
+    assert load_masks(tmp_path / "a.npz")["layer"].sum() == 2
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    arrays |= {f"{side}:layer": np.array(values, np.int32) for side, values in sides.items()}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert "damaged" in refused(tmp_path / "a.npz")
+
+
+def test_the_digest_of_pairs_is_that_of_their_mask(masks):
+    flat = {name: mask for name, mask in masks.items() if mask.ndim == 2}
+    assert digest({name: as_pairs(mask) for name, mask in flat.items()}) == digest(flat)
 
 
 def test_files_that_are_none(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from sparse_jax.sparse.connectivity import connectivity
 from sparse_jax.sparse.evolution import carried, evolve, in_use, merge, most_grown
 from sparse_jax.sparse.growth import Positions, Sensitivity
-from sparse_jax.sparse.initial import first_links
+from sparse_jax.sparse.initial import at_slots, first_links
+from sparse_jax.sparse.links import make_links
 from sparse_jax.topology import paths
 from sparse_jax.topology.criteria import Signals
 from tests import oracle
@@ -36,7 +37,8 @@ def programs(method, structure, shape, count, final):
         sensitivity = Sensitivity(x, d) if "gradient" in rule.grow.needs else None
         return evolve(rule, key, course_at(1, 3), *counts, links, signals, sensitivity, shape, count, most)
 
-    return rule, jax.jit(functools.partial(first_links, family, shape=shape, count=count)), jax.jit(update)
+    begin = functools.partial(first_links, family, shape=shape, count=jnp.int32(count), slots=count)
+    return rule, jax.jit(begin), jax.jit(update)
 
 
 def updated(method, structure, shape, count, seed):
@@ -115,3 +117,29 @@ def test_connectivity_is_that_of_the_masks(folded):
         masks = [first, rng.random((8, 7)) < 0.15, rng.random((7, 5)) < 0.2]
         layers = [first, *(links_at(np.flatnonzero(mask), mask.shape, 40) for mask in masks[1:])]
         assert [int(n) for n in measured(layers)] == [int(n) for n in paths.connectivity(masks)]
+
+
+@pytest.mark.parametrize(("family", "shape"), [("random", (9, 8)), ("random", (40, 30)), ("fan_in", (40, 10))])
+def test_the_first_connections_are_as_many_as_asked_for_in_as_many_slots(family, shape):
+    for count in (0, 10, 20):
+        links = first_links(family, jax.random.key(count), shape, jnp.int32(count), 20)
+        assert (links.input_starts[-1], links.capacity) == (count, 20)
+        mask = scattered(links, in_use(links))
+        assert mask.sum() == count
+        assert family == "random" or set(mask.sum(0)) == {count // 10}
+
+
+def test_connections_of_a_file_lie_in_more_slots():
+    pairs = jnp.asarray([[0, 0, 3], [1, 4, 0]], jnp.int32)
+    links, expected = make_links(*at_slots(pairs, 5), jnp.int32(3), (4, 5)), links_at([1, 4, 15], (4, 5), 5)
+    jax.tree.map(np.testing.assert_array_equal, links, expected)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9, 1.0])
+def test_there_is_room_for_all_that_an_update_drops(share):
+    """Of every group float32 drops ⌊s n⌋, which may be more than that of numbers without rounding."""
+    rng, rule = np.random.default_rng(0), make_rule("set")
+    for count in (*rng.integers(1, 2**31, 20_000), *range(1, 300), 38_707_646, 61_425_246):
+        positive = int(rng.integers(0, count + 1))
+        dropped = sum(int(np.floor(np.float32(share) * np.float32(n))) for n in (positive, int(count) - positive))
+        assert min(dropped, count) <= most_grown(rule, int(count), share) <= min(count, share * count * (1 + 1e-6) + 3)

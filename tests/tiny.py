@@ -80,8 +80,8 @@ def make_tiny_problem(config: RunConfig, hyper: HyperParams | None = None) -> Pr
     problem = make_problem(config, info, SIZES)
     if config.execution == "masked":
         return problem
-    start = {name: int(count) for name, count in hyper.start.items()}
-    return executed(config, problem, Connections(Allocation(start, None), start, start))[1]
+    start, final = ({name: int(n) for name, n in counts.items()} for counts in (hyper.start, hyper.counts))
+    return executed(config, problem, Connections(Allocation(start, None), start, final))[1]
 
 
 def make_data(model: str = "mlp") -> Data:

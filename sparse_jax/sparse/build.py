@@ -22,10 +22,9 @@ import jax
 import jaxlib
 import numpy as np
 
-from sparse_jax.sparse.compiler import COMPILERS, find_compiler
+from sparse_jax.sparse.compiler import COMPILERS, OFF, SWITCH, find_compiler, switched_off
 
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
-SWITCH = "SPARSE_JAX_KERNEL"
 TARGETS = ("forward", "backward", "gradient", "by_output")
 TIME_LIMIT = 120.0  # seconds that the compiler may take; it takes 5
 
@@ -81,8 +80,8 @@ def chosen_formulation(formulation: str | None) -> str:
 
 
 def _load() -> Kernel:
-    if os.environ.get(SWITCH) == "off":
-        raise _KernelError(f"switched off by {SWITCH}=off")
+    if switched_off():
+        raise _KernelError(f"switched off by {SWITCH}={OFF}")
     compiler = find_compiler()
     if compiler is None:
         raise _KernelError(f"no C++ compiler: neither $CXX nor {', '.join(COMPILERS)}")

@@ -19,11 +19,14 @@ from sparse_jax.sparse.growth import (
     random_scores,
 )
 from sparse_jax.sparse.links import Links, inputs_of_slots, make_links
+from sparse_jax.sparse.rounding import most_of
 from sparse_jax.topology.criteria import Signals
 from sparse_jax.topology.moves import drop
 from sparse_jax.topology.rule import Rule
 from sparse_jax.topology.schedules import Course
 from sparse_jax.topology.selection import top_k
+
+MOST_GROUPS = 2  # of the connections of a layer that a rule drops apart
 
 
 class Move(NamedTuple):
@@ -90,9 +93,12 @@ def survivors(
 
 
 def most_grown(rule: Rule, slots: int, drop_fraction: float | None) -> int:
-    """How many connections an update can grow at most; a share of them, where that is what it moves."""
+    """How many connections an update can grow at most; a share of them, where that is what it moves.
+
+    The groups of which it drops a share each, as SET does of the positive and of the negative weights, round apart.
+    """
     if rule.count == "extra" or (rule.remove == "fraction" and rule.count != "schedule"):
-        return min(slots, math.floor(drop_fraction * slots) + 2)
+        return min(slots, most_of(drop_fraction, slots) + MOST_GROUPS)
     return slots
 
 

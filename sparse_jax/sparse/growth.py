@@ -64,6 +64,28 @@ def find(links: Links, at: Positions) -> tuple[jax.Array, jax.Array]:
     return low, there
 
 
+def uniform_below(key: jax.Array, many: int, span: int) -> jax.Array:
+    """int32[many], exactly uniform over 0 .. span − 1.
+
+    Of the 2^32 values of 32 random bits those beyond the last multiple of the span are drawn again; the rest of a
+    division would favour small numbers, as that of `jax.random.randint` does for spans above 2^16.
+    """
+    fair = 2**32 - 2**32 % span
+
+    def bits(tries):
+        return jax.random.bits(jax.random.fold_in(key, tries), (many,), jnp.uint32)
+
+    def again(state):
+        drawn, tries = state
+        return jnp.where(drawn < fair, drawn, bits(tries)), tries + 1
+
+    drawn = bits(0)
+    if fair < 2**32:
+        fair = jnp.uint32(fair)
+        drawn, _ = jax.lax.while_loop(lambda state: jnp.any(state[0] >= fair), again, (drawn, jnp.int32(1)))
+    return (drawn % jnp.uint32(span)).astype(jnp.int32)
+
+
 def draw_absent(
     key: jax.Array, links: Links, excluded: jax.Array, count: jax.Array, most: int, shape: Shape,
     outputs: jax.Array | None,
@@ -88,12 +110,10 @@ def draw_absent(
 
     def fresh(key, at, wanted):
         of_input, of_output = jax.random.split(key)
-        drawn = jax.random.randint(of_input, (most,), 0, shape[0], jnp.int32)
-        inputs = jnp.where(wanted, drawn, at.inputs)
+        inputs = jnp.where(wanted, uniform_below(of_input, most, shape[0]), at.inputs)
         if outputs is not None:
             return Positions(inputs, at.outputs)
-        drawn = jax.random.randint(of_output, (most,), 0, shape[1], jnp.int32)
-        return Positions(inputs, jnp.where(wanted, drawn, at.outputs))
+        return Positions(inputs, jnp.where(wanted, uniform_below(of_output, most, shape[1]), at.outputs))
 
     def tried(key, at, wanted):
         at = sort_positions(fresh(key, at, wanted), shape)

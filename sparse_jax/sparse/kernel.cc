@@ -45,24 +45,20 @@ void sweep_forward(ffi::ThreadPool& pool, int64_t runs, const Layer& layer) {
   });
 }
 
-// Parts of the inputs have a y each, added up at the end. Their number must depend on nothing but the layer.
-void sweep_forward_one(ffi::ThreadPool& pool, int64_t runs, const Layer& layer) {
-  const Rows rows{runs, layer.n_in, layer.input_starts};
-  const int64_t parts = std::clamp<int64_t>(layer.capacity / std::max(kLinksOfPart, 8 * layer.n_out), 1, kMostParts);
-  const std::unique_ptr<float[]> sums(new float[runs * (parts - 1) * layer.n_out]);
-  const auto y_of = [&](int64_t run, int64_t part) {
-    return part == 0 ? layer.run(run).y : &sums[(run * (parts - 1) + part - 1) * layer.n_out];
-  };
-  const auto sweep = [&](int64_t run, int64_t part, int64_t begin, int64_t end) {
-    forward_one(layer.run(run), begin, end, y_of(run, part));
+// Parts of the inputs have a y each, added up at the end. Their number must depend on nothing but the connections.
+void sweep_forward_one(ffi::ThreadPool& pool, const Layer& run) {
+  const Rows rows{1, run.n_in, run.input_starts};
+  const int64_t links = run.input_starts[run.n_in];
+  const int64_t parts = std::clamp<int64_t>(links / std::max(kLinksOfPart, 8 * run.n_out), 1, kMostParts);
+  const std::unique_ptr<float[]> sums(new float[(parts - 1) * run.n_out]);
+  const auto y_of = [&](int64_t part) { return part == 0 ? run.y : &sums[(part - 1) * run.n_out]; };
+  const auto sweep = [&](int64_t, int64_t part, int64_t begin, int64_t end) {
+    forward_one(run, begin, end, y_of(part));
   };
   share_rows(pool, rows.threads(pool, kCostOfOne), rows, parts, sweep);
-  for (int64_t run = 0; run < runs; run++) {
-    for (int64_t part = 1; part < parts; part++) {
-      const float* const more = y_of(run, part);
-      float* const y = y_of(run, 0);
-      for (int64_t o = 0; o < layer.n_out; o++) y[o] += more[o];
-    }
+  for (int64_t part = 1; part < parts; part++) {
+    const float* const more = y_of(part);
+    for (int64_t o = 0; o < run.n_out; o++) run.y[o] += more[o];
   }
 }
 
@@ -88,7 +84,7 @@ ffi::Error forward(ffi::ThreadPool pool, Floats values, Ints outputs, Ints input
   layer.inputs = inputs.typed_data(), layer.output_starts = output_starts.typed_data();
   layer.slots = slots.typed_data();
   if (layer.batch == 1) {
-    sweep_forward_one(pool, runs_of(input_starts), layer);
+    for (int64_t run = 0; run < runs_of(input_starts); run++) sweep_forward_one(pool, layer.run(run));
   } else {
     sweep_forward(pool, runs_of(output_starts), layer);
   }

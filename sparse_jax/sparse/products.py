@@ -110,9 +110,9 @@ def multiply(values: jax.Array, links: Links, x: jax.Array, formulation: str | N
 
         y[o, b] = Σ_j values[j] x[input of j, b] over the connections j of output o
 
-    Can be differentiated once, in reverse, by values and x; dx costs nothing where x is not differentiated. In a slot
-    without a connection the gradient is 0 and the value has no effect. Works under every transformation of the runs in
-    front, with links of their own or shared; `shard_map` needs check_vma=False.
+    Can be differentiated once, in reverse and not forward, by values and x; dx costs nothing where x is not
+    differentiated. In a slot without a connection the gradient is 0 and the value has no effect. Works under every
+    transformation of the runs in front, with links of their own or shared; `shard_map` needs check_vma=False.
 
     Args:
       values: float32[capacity], one a slot.

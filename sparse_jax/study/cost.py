@@ -1,7 +1,10 @@
 """What a group of runs costs: operations by its connections, and the time and the memory that were measured."""
 
+import contextlib
+import re
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ from sparse_jax.recipes import NATURES
 from sparse_jax.study.grid import Run
 from sparse_jax.topology.rule import Topology
 from sparse_jax.training.flops import Products, product, products, share_of_dense, step, update
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @jax.jit
@@ -66,6 +71,10 @@ class Cost:
             self._seconds, self._steps = self._seconds + seconds, self._steps + count
         self._warm = True
 
+    def compiles_again(self) -> None:
+        """The next steps are those of a new program."""
+        self._warm = False
+
     def add_update(self) -> None:
         """A topology update, of the connections before it."""
         for i, cost in enumerate(self._products):
@@ -100,12 +109,20 @@ class Cost:
 
 
 def peak_memory() -> int:
-    """Bytes: the most that the first device has had in use, or on a CPU the process."""
+    """Bytes: the most that the first device has had in use, or on a CPU the process since `forget_peak`."""
     device = jax.local_devices()[0]
-    if device.platform == "cpu":
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return device.memory_stats()["peak_bytes_in_use"]
+    if device.platform != "cpu":
+        return device.memory_stats()["peak_bytes_in_use"]
+    if _STATUS.exists():
+        return 1024 * int(re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak() -> None:
+    """Let the peak of memory be that from now on, where the system can: Linux, of a process on a CPU."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")  # proc(5): the peak of the resident set becomes what is resident
 
 
 def _lane(counts: dict[str, Any], lane: int) -> dict[str, int]:

@@ -5,12 +5,14 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+from collections.abc import Collection
 
-from sparse_jax.config import RunConfig
+from sparse_jax.config import AUTO, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import multiplies_vectors
 from sparse_jax.recipes import NATURES
-from sparse_jax.sparse.compiler import find_compiler
+from sparse_jax.sparse.compiler import find_compiler, switched_off
+from sparse_jax.sparse.rounding import most_of
 from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.resolve import Connections
 from sparse_jax.training.problem import Problem
@@ -44,22 +46,33 @@ def executed(config: RunConfig, problem: Problem, connections: Connections) -> t
     Raises:
       UserError: sparse execution was asked for what has none, or a layer is too large for the execution it gets.
     """
-    names: list[str] = []
-    if config.execution != MASKED:
-        able = [name for name in problem.masked if _can_be_sparse(config, problem, connections, name)]
-        reason = _why_masked(config, problem, able)
-        if reason and config.execution == SPARSE:
+    able = [name for name in problem.masked if _can_be_sparse(config, problem, connections, name)]
+    if reason := _why_masked(config, problem, able):
+        if config.execution == SPARSE:
             raise UserError(f"--execution=sparse: {reason}; use --execution=masked")
-        sparse = config.execution == SPARSE
-        names = [] if reason else [name for name in able if sparse or _pays(config, problem, connections, name)]
-    slots = {name: max(connections.start[name], connections.final[name]) for name in names}
-    _check_sizes(problem, slots)
-    kind = MASKED if not names else SPARSE if sparse or names == able else f"{SPARSE}:{_list(names)}"
+        able = []
+    pays = {
+        MASKED: lambda name: False,
+        SPARSE: lambda name: True,
+        AUTO: lambda name: _pays(config, problem, connections, name),
+    }[config.execution]
+    names = [name for name in able if pays(name)]
+    slots = {name: _most_connections(config, problem, connections, name) for name in names}
+    _check_sizes(config, problem, slots, able)
+    kind = MASKED if not names else SPARSE if names == able else f"{SPARSE}:{_list(names)}"
     config, problem = dataclasses.replace(config, execution=kind), problem._replace(slots=slots)
     left = [name for name in problem.masked if name not in slots]
     if not slots or not left:
         return config, problem, None
     return config, problem, f"{config.model}: executed sparsely {_list(names, ', ')}; masked {_list(left, ', ')}"
+
+
+def _most_connections(config: RunConfig, problem: Problem, connections: Connections, name: str) -> int:
+    """Those of a layer at any time: at the first step, at the last, or beyond these if the method has extra ones."""
+    most = max(connections.start[name], connections.final[name])
+    if NATURES[config.method].count == "extra":
+        most = max(most, connections.final[name] + most_of(config.drop_fraction, connections.final[name]))
+    return min(most, math.prod(problem.kernels[name]))
 
 
 def _can_be_sparse(config: RunConfig, problem: Problem, connections: Connections, name: str) -> bool:
@@ -99,27 +112,26 @@ def _pays(config: RunConfig, problem: Problem, connections: Connections, name: s
 
 
 def has_kernel() -> bool:
-    """Whether products of connections will be those of the C++ kernel: on a CPU, with a compiler.
+    """Whether products of connections may be those of the C++ kernel: on a CPU, with a compiler, if it works.
 
     JAX computes on a CPU if it is told so, or if no plugin for another device is installed.
     """
     told = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
     plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu")
     on_cpu = told == "cpu" if told else not plugins
-    return on_cpu and find_compiler() is not None
+    return on_cpu and not switched_off() and find_compiler() is not None
 
 
-def _check_sizes(problem: Problem, slots: dict[str, int]) -> None:
+def _check_sizes(config: RunConfig, problem: Problem, slots: dict[str, int], may_be_sparse: Collection[str]) -> None:
     for name in problem.masked:
         size = math.prod(problem.kernels[name])
         if name in slots and slots[name] > MOST:
-            raise UserError(
-                f"{_short(name)} has {slots[name]:,} connections, and 2^31 - 1 is the most: make it sparser"
-            )
+            remedy = "make it sparser" if config.initial_sparsity is None else "raise --initial_sparsity"
+            raise UserError(f"{_short(name)} has {slots[name]:,} connections, and 2^31 - 1 is the most: {remedy}")
         if name not in slots and size > MOST:
+            remedy = "use --execution=sparse, or smaller layers" if name in may_be_sparse else "use smaller layers"
             raise UserError(
-                f"{_short(name)} has {size:,} positions, and 2^31 - 1 is the most under --execution=masked: use "
-                "--execution=sparse, or smaller layers"
+                f"{_short(name)} has {size:,} positions, and 2^31 - 1 is the most of a layer with a mask: {remedy}"
             )
 
 

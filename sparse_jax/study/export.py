@@ -9,12 +9,14 @@ Such a matrix is in weights.npz as <layer>/kernel:data, :indices, :indptr and :s
 inputs before outputs, as linen has them. Connections of weight zero are entries, too.
 """
 
+import dataclasses
 import io
 import json
 import math
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,12 +49,14 @@ def check_folder(path: str) -> Path:
     if find_spec("flatbuffers") is None:  # of which JAX says no more than that serialisation needs it
         raise UserError("--export needs the package flatbuffers: pip install flatbuffers")
     try:
-        folder = Path(path).expanduser().absolute()
+        folder = Path(path).expanduser().resolve()
         there = folder.is_dir()
         if (there and any(folder.iterdir())) or (folder.exists() and not there):
             raise UserError(f"--export={path} {'is not empty' if there else 'is a file'}: name a new folder")
+        with tempfile.TemporaryFile(dir=next(parent for parent in folder.parents if parent.exists())):
+            pass
     except (OSError, RuntimeError) as error:
-        raise UserError(f"--export={path} cannot be written: {error}") from None
+        raise UserError(f"--export={path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     return folder
 
 
@@ -164,9 +168,7 @@ def _about(
         "run": trained.place.id,
         "network": trained.which,
         "step": trained.step,
-        "model": config.model,
-        "activation": list(config.activation),
-        "dataset": config.dataset,
+        "settings": dataclasses.asdict(config),
         "input": {"shape": shape, "dtype": dtype, "normalization": config.normalization},
         "classes": problem.classes,
         "scores": _finite(scores),

@@ -19,7 +19,8 @@ from sparse_jax.training.parts import links_of, with_links
 from sparse_jax.training.problem import Problem
 
 CHAINS = ("mlp", "lenet_300_100", *LENETS)  # models whose dense layers are one after the other
-AGREEMENT = 1e-5  # of the outputs with and without dead neurons, as a share of the largest
+# of the outputs with and without dead neurons, as a share of the largest, by the type of the arithmetic
+AGREEMENT = {"float32": 1e-5, "bfloat16": 2**-6}
 
 
 class Network(NamedTuple):
@@ -73,7 +74,7 @@ def compact(trained: Trained, problem: Problem, normalization: Normalization, ex
     ]
     difference = float(np.abs(outputs[0] - outputs[1]).max() / max(np.abs(outputs[0]).max(), np.finfo(np.float32).tiny))
     same = np.array_equal(*(values.argmax(-1) for values in outputs))
-    if not (same and difference <= AGREEMENT):  # a step function makes much of the last bit of a sum
+    if not same or difference > AGREEMENT[trained.config.dtype]:  # a step function makes much of a sum's last bit
         note = f"without dead neurons the outputs would differ by {difference:.1g} of the largest: exported as it is"
         return Compaction(network, {}, None, note)
     hidden = sum(trained.kernels[name][1] for name in names[:-1])

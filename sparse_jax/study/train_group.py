@@ -9,7 +9,7 @@ import numpy as np
 
 from sparse_jax.recipes import NATURES
 from sparse_jax.study import rows
-from sparse_jax.study.cost import Cost
+from sparse_jax.study.cost import Cost, forget_peak
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.mask_file import as_mask, as_pairs, pairs_of
@@ -90,6 +90,7 @@ class Trainer:
 
     def train(self) -> bool:
         """Train, and write the result of every run; False if asked to stop before, with the state saved."""
+        forget_peak()
         with Checkpoints(self.store.checkpoints(self.group.id), KEPT_CHECKPOINTS) as checkpoints:
             step, state, before = self._start(checkpoints)
             started = self.saved_at = time.monotonic()
@@ -169,7 +170,10 @@ class Trainer:
             return state
         most = {name: max(used[name] for used in self.cost.connections) for name in slots}
         now = fitting(most, slots, before)
-        return state if now == before else compacted(state, now)
+        if now == before:
+            return state
+        self.cost.compiles_again()
+        return compacted(state, now)
 
     @property
     def _may_grow(self) -> bool:

@@ -33,7 +33,7 @@ AGAIN = "train it again, in another --workdir"
 NAMED = 3  # of the runs that a message lists
 
 _KEY = re.compile(r"\['([^']*)'\]|\.(\w+)")
-_MASK = re.compile(r"\.topology\.masks\['(.+)'\]")
+_MASKS = {FINAL: re.compile(r"\.topology\.masks\['(.+)'\]"), BEST: re.compile(r"\.best\.masks\['(.+)'\]")}
 
 
 class Place(NamedTuple):
@@ -76,7 +76,7 @@ def find(path: str) -> Place:
       UserError: there is none; one line that says what to do.
     """
     try:
-        folder = Path(path).expanduser().absolute()
+        folder = Path(path).expanduser().resolve()
         store, known = Store(folder.parent.parent), folder.is_dir()
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read: {error}; {NAME_A_RUN}") from None
@@ -96,7 +96,8 @@ def find(path: str) -> Place:
 def _choice(store: Store) -> str:
     """What of a workdir can be named."""
     runs = list(store.read_results())
-    more = f" and {len(runs) - NAMED} others" if len(runs) > NAMED else ""
+    left = len(runs) - NAMED
+    more = "" if left < 1 else " and one other" if left == 1 else f" and {left} others"
     finished = f"it has {', '.join(runs[:NAMED])}{more}" if runs else "it has none yet"
     return f"{NAME_A_RUN}; {finished}"
 
@@ -113,7 +114,7 @@ def load(place: Place, which: str) -> Trained:
 
     Args:
       place: of `find`.
-      which: FINAL, or BEST for that of highest validation accuracy, whose masks are where its weights are not zero.
+      which: FINAL, or BEST for that of highest validation accuracy.
 
     Raises:
       UserError: its checkpoint is gone, damaged or of an earlier version, or it has no best network.
@@ -130,10 +131,9 @@ def load(place: Place, which: str) -> Trained:
     params = _tree(snapshot, f"{prefix}.params", lane)
     model_state = _with_links(_tree(snapshot, f"{prefix}.model_state", lane))
     sparse = links_of(model_state)
-    masks = {match[1]: leaf[lane] for path, leaf in snapshot.leaves.items() if (match := _MASK.fullmatch(path))}
+    of_layers = _MASKS[which]
+    masks = {match[1]: leaf[lane] for path, leaf in snapshot.leaves.items() if (match := of_layers.fullmatch(path))}
     masks = {name: mask for name, mask in masks.items() if name not in sparse}
-    if which == BEST:
-        masks = {name: weight != 0 for name, weight in select(params, masks).items()}
     kernels = {name: tuple(shape) for name, shape in snapshot.meta["kernels"].items()}
     return Trained(place, which, snapshot.step, kernels, params, model_state, masks)
 

@@ -87,7 +87,8 @@ def validate(parts: Parts, state: RunState, data: Data) -> tuple[RunState, Repor
     if best is not None:
         validation = evaluate_validation(parts, state, data)
         better = _settled(parts, state.step) & (validation.correct > best.correct)
-        current = Best(validation.correct, state.step, *widened(*state.evaluated, best.model_state))
+        network, masks = widened(*state.evaluated, best.model_state), state.topology.masks
+        current = Best(validation.correct, state.step, *network, {name: masks[name] for name in best.masks})
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
     masks, links = state.topology.masks, links_of(state.model_state)
     report = Report(

@@ -53,8 +53,10 @@ def make_inference(
     def logits(x: jax.Array) -> jax.Array:
         return as_logits(config, model.apply(variables, normalize(normalization, x), train=False))
 
-    # a sparse product is made in blocks by the number of examples, which an exported program leaves open
-    return jax.vmap(lambda x: logits(x[None])[0]) if problem.slots else logits
+    if not problem.slots:
+        return logits
+    # one example after the other: the memory of a sparse product grows with its examples, however many there will be
+    return lambda x: jax.lax.map(lambda example: logits(example[None])[0], x)
 
 
 class _SparseProduct(nn.Module):

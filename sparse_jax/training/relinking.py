@@ -98,7 +98,7 @@ def relink(
       links: by layer.
       seen: what else it looks at.
       slots: static, by layer, that the run began with.
-      drop_fraction: the largest of any run of the program.
+      drop_fraction: static, of the method; None if it moves no share of the connections.
 
     Returns:
       The network and the links after it, where the connections were before, and int32[], how many were dropped.

@@ -53,8 +53,10 @@ def _read(folder: Path, record: dict) -> Snapshot:
     """Raises any exception if the step is not the one that was saved."""
     place = SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
-        saved = reader.metadata((folder / "state").absolute()).item_metadata.tree
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), saved)
+        saved = reader.metadata((folder / "state").absolute()).item_metadata
+        if saved is None:
+            raise ValueError("the description of its arrays is gone")
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), saved.tree)
         state = reader.restore((folder / "state").absolute(), like)
     found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(state)}
     leaves = {path: found[_as_keys(path)] for path in record["leaves"]}

@@ -11,8 +11,7 @@ from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.data.batches import Data
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.sparse.evolution import in_use
-from sparse_jax.sparse.growth import Positions
-from sparse_jax.sparse.initial import first_links
+from sparse_jax.sparse.initial import at_slots, first_links
 from sparse_jax.sparse.links import Links, make_links
 from sparse_jax.topology.allocation import Shapes
 from sparse_jax.topology.initial import INITIAL, InitialSettings, correlation_masks, from_scores_globally
@@ -52,6 +51,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     slots = {name: in_use(of_layer) for name, of_layer in links.items()}
     network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks | slots)
     network = network._replace(topology=network.topology._replace(explored=masks))
+    best = Best(jnp.int32(-1), jnp.int32(0), network.params, model_state, masks)
     return RunState(
         **network._asdict(),
         step=jnp.int32(0),
@@ -59,7 +59,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
         key=key,
         running=nothing_yet(),
         diverged=jnp.bool_(False),
-        best=Best(jnp.int32(-1), jnp.int32(0), network.params, model_state) if parts.problem.validation else None,
+        best=best if parts.problem.validation else None,
         rewind=Rewind(dense, model_state) if rule.rewind == "weights" else None,
         average=Average(network.params, model_state) if parts.config.ema else None,
     )
@@ -69,12 +69,15 @@ def _first_links(parts: Parts, hyper: HyperParams, key: jax.Array) -> dict[str, 
     """The connections of the layers that are executed sparsely; `key` is the run's."""
     slots, shapes, name = parts.problem.slots, parts.problem.kernels, parts.config.initial_topology
     if hyper.masks:
-        given = {layer: Positions(*hyper.masks[layer]) for layer in slots}
+        given = {layer: at_slots(hyper.masks[layer], slots[layer]) for layer in slots}
         return {layer: make_links(*at, hyper.start[layer], shapes[layer]) for layer, at in given.items()}
     name = "fan_in" if parts.config.structure == "fan_in" else name
     keys = jax.random.split(jax.random.fold_in(key, TOPOLOGY), len(slots))
     drawn = zip(sorted(slots), keys, strict=True)
-    return {layer: first_links(name, layer_key, shapes[layer], slots[layer]) for layer, layer_key in drawn}
+    return {
+        layer: first_links(name, layer_key, shapes[layer], hyper.start[layer], slots[layer])
+        for layer, layer_key in drawn
+    }
 
 
 def _first_masks(

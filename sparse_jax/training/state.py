@@ -40,6 +40,7 @@ class Best(NamedTuple):
     step: jax.Array  # int32[]
     params: Any
     model_state: Any
+    masks: Masks  # of the layers that are not executed sparsely
 
 
 class Rewind(NamedTuple):
