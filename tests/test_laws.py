@@ -57,12 +57,14 @@ def _plain(leaf):
 
 def compiled(config, hyper=None):
     """The functions of one run, each compiled for itself; what is executed sparsely has slots by `hyper`."""
-    return _compiled(config, tuple((n, int(hyper.start[n])) for n in hyper.start) if config.execution == SPARSE else ())
+    if config.execution != SPARSE:
+        return _compiled(config, None, None)
+    return _compiled(config, *(tuple((n, int(counts[n])) for n in counts) for counts in (hyper.start, hyper.counts)))
 
 
 @functools.cache
-def _compiled(config, start):
-    hyper = SimpleNamespace(start=dict(start))
+def _compiled(config, start, final):
+    hyper = None if start is None else SimpleNamespace(start=dict(start), counts=dict(final))
     fns = make_train(config, make_tiny_problem(config, hyper))
     return fns._replace(
         **{name: jax.jit(getattr(fns, name)) for name in ("init", "steps", "update", "evaluate", "validate")}

@@ -70,19 +70,18 @@ def uniform_below(key: jax.Array, many: int, span: int) -> jax.Array:
     Of the 2^32 values of 32 random bits those beyond the last multiple of the span are drawn again; the rest of a
     division would favour small numbers, as that of `jax.random.randint` does for spans above 2^16.
     """
-    fair = 2**32 - 2**32 % span
-
-    def bits(tries):
-        return jax.random.bits(jax.random.fold_in(key, tries), (many,), jnp.uint32)
+    last = jnp.uint32(2**32 - 2**32 % span - 1)  # that is kept
 
     def again(state):
         drawn, tries = state
-        return jnp.where(drawn < fair, drawn, bits(tries)), tries + 1
+        bits = jax.random.bits(jax.random.fold_in(key, tries), (many,), jnp.uint32)
+        return jnp.where((tries == 0) | (drawn > last), bits, drawn), tries + 1
 
-    drawn = bits(0)
-    if fair < 2**32:
-        fair = jnp.uint32(fair)
-        drawn, _ = jax.lax.while_loop(lambda state: jnp.any(state[0] >= fair), again, (drawn, jnp.int32(1)))
+    def wanting(state):
+        drawn, tries = state
+        return (tries == 0) | jnp.any(drawn > last)
+
+    drawn, _ = jax.lax.while_loop(wanting, again, (jnp.zeros(many, jnp.uint32), jnp.int32(0)))
     return (drawn % jnp.uint32(span)).astype(jnp.int32)
 
 
