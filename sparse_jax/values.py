@@ -45,14 +45,14 @@ def _path(text: str, field: dataclasses.Field) -> str:
 
 
 def _name(text: str, field: dataclasses.Field) -> str:
-    name, endings = text.strip(), field.metadata.get("paths") or ()
-    known = (*field.metadata["choices"], *([AUTO] if field.metadata.get("auto") else []))
+    name, known, endings = text.strip(), field.metadata["choices"], field.metadata.get("paths") or ()
     if name.endswith(endings):
         return _path(name, field)
     if name in known:
         return name
     paths = f" (or the path of an {' or '.join(endings)} file)" if endings else ""
-    raise ValueError(str(unknown(field.name, name, known)) + paths)
+    also = (AUTO,) if field.metadata.get("auto") else ()
+    raise ValueError(str(unknown(field.name, name, (*known, *also))) + paths)
 
 
 def _interval(text: str, field: dataclasses.Field) -> str:
