@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.table import Table
     from sparse_measurements import SPARSE_MEASUREMENTS
 
-    from sparse_jax.study.execute import provenance
+    from sparse_jax.study.provenance import provenance
     from sparse_jax.study.summary import make_console
     from sparse_jax.training.hardware import set_up
 

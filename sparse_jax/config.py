@@ -72,7 +72,7 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
     Args:
       default: the value without the flag.
       kind: how the flag's text is read: name, names, text, path, int, float,
-        bool, sizes, fractions, interval, structure, initial.
+        bool, sizes, fractions, interval, structure, initial, shard.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
       **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name),
@@ -456,8 +456,24 @@ class StudyConfig:
         affects=False,
     )
     dry_run: bool = setting(
-        False, "bool", "6 study", "Print the plan (cohorts, runs, connections, memory) and train nothing.",
+        False, "bool", "6 study",
+        "Print the plan (cohorts, runs, connections, memory, an estimate of time) and train nothing.",
         affects=False,
+    )
+    shard: str = setting(
+        "1/1", "shard", "6 study",
+        "Begin with the i-th of n shares of the cohorts, as 2/8, i from 1 on. Workers need none to share a workdir: "
+        "each takes what no other has.",
+        affects=False,
+    )
+    takeover: bool = setting(
+        True, "bool", "6 study",
+        "After its share of --shard go on with what no other worker of the workdir has; --notakeover trains nothing "
+        "else, where every worker has a workdir of its own.",
+        affects=False,
+    )
+    retry_failed: bool = setting(
+        False, "bool", "6 study", "Train the runs again that ended with an error.", affects=False
     )
     data_dir: str = setting(
         "~/tensorflow_datasets", "path", "1 data",

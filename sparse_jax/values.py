@@ -98,6 +98,17 @@ def _bool(text: str, field: dataclasses.Field) -> bool:
         raise ValueError(f"{text.strip()!r} is neither true nor false") from None
 
 
+def _shard(text: str, field: dataclasses.Field) -> str:
+    """i/n, with i from 1 to n."""
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+    if match is None:
+        raise ValueError(f"{text.strip()!r} is no share, as 2/8 is the second of eight")
+    index, count = int(match[1]), int(match[2])
+    if not 1 <= index <= count:
+        raise ValueError(f"{text.strip()} is no share: of {count} there are 1/{count} to {count}/{count}")
+    return f"{index}/{count}"
+
+
 # kind of a setting -> (text of one value, field) -> value; ValueError says what is wrong
 _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "text": lambda text, field: text,
@@ -114,6 +125,7 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "interval": _interval,
     "structure": _structure,
     "initial": _initial,
+    "shard": _shard,
 }
 
 

@@ -37,8 +37,8 @@ SETTINGS = settings(RunConfig) | settings(StudyConfig)
 RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
 RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
 CONDITIONAL = set(USED_BY)
-KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval", "structure",
-"initial"}
+KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval",
+"shard", "structure", "initial"}
 BOUNDED = {"int", "float", "sizes", "fractions", "interval"}
 
 every_setting = pytest.mark.parametrize("name", SETTINGS)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from sparse_jax.study.store import open_store
-from tests.program import SMALL, outcome, run, start
+from tests.program import SMALL, outcome, rows, run, start
 
 STUDY = (
     *SMALL, "--method=set,rigl", "--activation=srelu", "--sparsity=0.5,0.9", "--interval=7", "--dropout=0.2",
@@ -128,35 +127,16 @@ def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
     assert outcome(tmp_path / "study") == reference.outcome
 
 
-@pytest.mark.parametrize(
-    ("change", "name"), [("--epochs=5", "epochs"), ("--sparsity=0.5", "sparsity"), ("--num_seeds=3", "num_seeds")]
-)
-def test_a_changed_setting_is_refused_by_name(tmp_path, change, name):
-    process = start(*STUDY, cwd=tmp_path)
-    wait_for(tmp_path, "study/config.json", process)
+def test_a_killed_study_goes_on_as_a_part_of_a_larger_one(reference, tmp_path):
+    process = start(*reference.command, cwd=tmp_path)
+    wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)
     process.kill()
     process.communicate()
-    before = sorted(path.name for path in tmp_path.rglob("*"))
-    ended = run(*STUDY, change, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert f"--{name}=" in ended.stderr
-    assert sorted(path.name for path in tmp_path.rglob("*")) == before
-
-
-def test_a_second_launch_is_refused_while_the_first_lives(tmp_path):
-    process = start(*STUDY, cwd=tmp_path)
-    try:
-        wait_for(tmp_path, "study/locks/*.lock", process)
-        time.sleep(0.2)
-        ended = run(*STUDY, cwd=tmp_path)
-        assert ended.returncode == 2
-        assert ended.stderr.count("\n") == 1
-        assert f"in use by process {process.pid}" in ended.stderr
-    finally:
-        process.kill()
-        process.communicate()
-    assert run(*STUDY, cwd=tmp_path).returncode == 0
+    for change in ((), ("--num_seeds=2",)):
+        assert run(*reference.command, *change, cwd=tmp_path).returncode == 0
+    table = rows(tmp_path / "study")
+    assert table[: len(reference.outcome[0])] == reference.outcome[0]
+    assert len(table) == 2 * len(reference.outcome[0])
 
 
 def test_a_study_goes_on_with_other_devices(reference, tmp_path):
@@ -186,15 +166,6 @@ def test_the_metrics_of_finished_runs_survive_the_training_of_others(reference, 
     process.communicate()
     assert run(*reference.command, cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "study") == reference.outcome
-
-
-def test_who_comes_second_to_an_empty_workdir_writes_no_config(tmp_path):
-    store = open_store(tmp_path / "study")
-    with store.lock("study"):
-        ended = run(*STUDY, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert "in use by process" in ended.stderr
-    assert not (tmp_path / "study" / "config.json").exists()
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -213,47 +214,93 @@ def test_kill_in_the_middle_of_writing(store):
     assert store.read_results()["a"]["step"] in (steps[-1], steps[-1] - 1)
 
 
-HOLD_LOCK = """
+HOLD = """
 import subprocess, sys, time
 from sparse_jax.study.store import open_store
-with open_store(sys.argv[1]).lock("b", "a"):
+with open_store(sys.argv[1]).claim("a") as holder:
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
-    print(child.pid, flush=True)
+    print(holder, child.pid, flush=True)
     time.sleep(60)
 """
 
 
-def test_lock_is_exclusive_and_dies_with_its_process(store):
-    with python(HOLD_LOCK, store.root) as holder:
-        child = int(holder.stdout.readline())
+def test_a_claim_is_exclusive_and_dies_with_its_process(store):
+    with python(HOLD, store.root) as process:
+        holder, child = process.stdout.readline().split()
         try:
-            host = store_module.socket.gethostname()
-            expected = (
-                f"workdir {store.root} is in use by process {holder.pid} on {host};"
-                " wait for it or choose another --workdir"
-            )
-            for names in (["a"], ["free", "b"], ["b", "free", "a"]):
-                with pytest.raises(UserError) as refused, store.lock(*names):
-                    pass
-                assert str(refused.value) == expected
-            with store.lock("free"):
-                pass
-            kill(holder)
-            with store.lock("a", "b", "free"):
-                os.kill(child, 0)  # the child of the killed process is alive and does not hold it
+            assert holder == "None"
+            with store.claim("a") as other, store.claim("free") as none:
+                assert (other, none) == (f"process {process.pid} on {socket.gethostname()}", None)
+            kill(process)
+            with store.claim("a") as other:
+                os.kill(int(child), 0)  # the child of the killed process is alive and does not hold it
+                assert other is None
         finally:
-            os.kill(child, signal.SIGKILL)
+            os.kill(int(child), signal.SIGKILL)
 
 
-def test_lock_is_freed_by_an_exception_and_names_the_last_holder(store):
+def test_a_claim_is_freed_by_an_exception_and_names_its_holder(store):
     (store.root / "locks" / "a.lock").write_text("process 123456789 on a.host.with.a.long.name\n")
-    with pytest.raises(KeyError), store.lock("a"):
+    with pytest.raises(KeyError), store.claim("a"):
         raise KeyError
-    with store.lock("a", "a"):
-        text = (store.root / "locks" / "a.lock").read_text()
-        assert text == f"process {os.getpid()} on {store_module.socket.gethostname()}\n"
-        with pytest.raises(UserError, match=f"process {os.getpid()} "), store.lock("a"):
-            pass
+    with store.claim("a") as free, store.claim("a") as holder:
+        assert (free, holder) == (None, f"process {os.getpid()} on {socket.gethostname()}")
+
+
+ADD = """
+import sys, time
+from sparse_jax.study.store import open_store
+store = open_store(sys.argv[1])
+for _ in range(50):
+    with store.alone():
+        config = store.read_config()
+        time.sleep(0.001)
+        store.write_config({"count": config["count"] + 1})
+"""
+
+
+def test_what_belongs_to_all_is_written_by_one_at_a_time(store):
+    store.write_config({"count": 0})
+    processes = [python(ADD, store.root) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0] * 3
+    for process in processes:
+        process.stdout.close()
+    assert store.read_config() == {"count": 150}
+
+
+def test_a_failure_counts_until_there_is_a_result(store):
+    store.write_failure("a", {"message": "no memory", "status": "failed"})
+    store.write_failure("b", {"message": "no memory", "status": "failed"})
+    store.write_result("b", {"status": "ok"})
+    store.write_csv(("run_id", "status"), ["a", "b", "c"])
+    assert (store.root / "results.csv").read_text() == "run_id,status\na,failed\nb,ok\n"
+    assert store.read_failures() == {"a": {"message": "no memory", "status": "failed"}}
+    assert store.done("abc", failed=True) == {"a", "b"}
+    assert store.done("abc", failed=False) == {"b"}
+    store.forget_failures("abc")
+    assert store.done("abc", failed=True) == {"b"}
+    (store.root / "runs" / "b" / "result.json").write_text("{")
+    assert store.done("abc", failed=True) == set()
+
+
+def test_groups(store):
+    assert store.read_groups("cohort") == {}
+    store.write_groups("cohort", {"cohort-0": ["a", "b"], "cohort-1": ["c", "b"]})
+    store.write_groups("other", {"other-0": ["d"]})
+    assert store.read_groups("cohort") == {"cohort-0": ["a", "b"], "cohort-1": ["c", "b"]}
+    assert [store.groups_of(run) for run in "abcdx"] == [
+        ["cohort-0"], ["cohort-0", "cohort-1"], ["cohort-1"], ["other-0"], [],
+    ]  # fmt: skip
+
+
+def test_metrics_of_one_run_begin_another(store):
+    for step in range(3):
+        store.append_metrics("short", {"step": step})
+    store.append_metrics("long", {"step": 7})
+    store.copy_metrics("short", "long")
+    store.append_metrics("long", {"step": 3})
+    assert [row["step"] for row in store.read_metrics("long")] == [0, 1, 2, 3]
+    assert [row["step"] for row in store.read_metrics("short")] == [0, 1, 2]
 
 
 NAMED = {
@@ -263,7 +310,12 @@ NAMED = {
     "read_metrics": lambda store, name: store.read_metrics(name),
     "truncate_metrics": lambda store, name: store.truncate_metrics(name, 0),
     "checkpoints": lambda store, name: store.checkpoints(name),
-    "lock": lambda store, name: store.lock(name).__enter__(),
+    "write_failure": lambda store, name: store.write_failure(name, {}),
+    "forget_failures": lambda store, name: store.forget_failures([name]),
+    "done": lambda store, name: store.done([name], failed=True),
+    "write_groups": lambda store, name: store.write_groups(name, {}),
+    "copy_metrics": lambda store, name: store.copy_metrics(name, name),
+    "claim": lambda store, name: store.claim(name).__enter__(),
 }
 
 

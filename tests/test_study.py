@@ -1,5 +1,6 @@
 """A study from the command line to its table."""
 
+import dataclasses
 import json
 import math
 
@@ -14,6 +15,8 @@ from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.study import execute
 from sparse_jax.study.interrupt import Interrupt
+from sparse_jax.study.ledger import EMPTY
+from sparse_jax.study.loader import make_loader
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
 from sparse_jax.study.train_group import hyper_params
@@ -154,8 +157,18 @@ class InProcess:
         monkeypatch.setattr(execute, "set_up", lambda settings: HARDWARE)
         monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
         self.study, self.store = study_of(**axes), open_store(folder / "w")
-        self.store.write_config({"settings": {}, "runs": {}, "sessions": [], "data": {}})
-        assert execute.execute(self.study, StudyConfig(), self.store, Interrupt(), make_reader("."))
+        runs = {run.id: dataclasses.asdict(run.config) for run in self.study.runs}
+        self.store.write_config(EMPTY | {"runs": runs})
+        self.outcome = execute.execute(self.study, StudyConfig(), self.store, Interrupt(), make_reader("."))
+        assert self.outcome == (False, {})
+
+
+def resumed(done, study, **settings):
+    """Train another study, or the same once more, into the store of one."""
+    config = done.store.read_config()
+    runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
+    done.store.write_config(config | {"runs": config["runs"] | runs})
+    return execute.execute(study, StudyConfig(**settings), done.store, Interrupt(), make_reader("."))
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
@@ -178,7 +191,7 @@ def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_pa
     )  # fmt: skip
     (cohort,), (fns,) = done.study.cohorts, done.made
     mesh = make_mesh(jax.devices()[:1])
-    data = execute.make_loader(StudyConfig(), done.store, HARDWARE, make_reader("."))(cohort.runs[0].config, mesh).data
+    data = make_loader(StudyConfig(), done.store, HARDWARE, make_reader("."))(cohort.runs[0].config, mesh).data
     hyper = stack([hyper_params(run) for run in cohort.runs], 3, mesh)
     with Checkpoints(done.store.checkpoints(f"{cohort.id}-0"), 1) as checkpoints:
         _, state, _ = checkpoints.restore(abstract_state(fns, hyper, data, 3))
@@ -194,7 +207,7 @@ def test_normalisation_is_fitted_on_the_training_part_alone(tmp_path):
     store = open_store(tmp_path)
     store.write_config({"data": {}})
     (run,) = study_of(normalization=["zscore"]).runs
-    loader = execute.make_loader(StudyConfig(), store, HARDWARE, make_reader("."))
+    loader = make_loader(StudyConfig(), store, HARDWARE, make_reader("."))
     data = loader(run.config, make_mesh(jax.devices()[:1])).data
     x, train = np.asarray(data.x), run.problem.train
     alone, leaking = (fit("zscore", x[:stop]) for stop in (train, train + run.problem.validation))

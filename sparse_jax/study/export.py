@@ -31,8 +31,8 @@ from sparse_jax.data.splits import Splits
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.sparse.layer import KERNEL, LINKS
-from sparse_jax.study.execute import versions
 from sparse_jax.study.portable import Compaction, Network, compact
+from sparse_jax.study.provenance import versions
 from sparse_jax.study.store import write_atomic
 from sparse_jax.study.trained import Trained
 from sparse_jax.topology.masks import name_of

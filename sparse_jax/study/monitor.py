@@ -15,16 +15,16 @@ from sparse_jax.study.summary import make_console
 class Monitor:
     """The progress of a study, in optimiser steps of all its runs together. A context manager."""
 
-    def __init__(self, runs: Sequence[Run], device: str) -> None:
-        """`runs` are those still to train; `device` names what trains them."""
+    def __init__(self, device: str) -> None:
+        """`device` names what trains the runs."""
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
             TextColumn("time left"), TimeRemainingColumn(),
             console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
         )
-        self._total = sum(run.problem.steps for run in runs)
-        self._task = self._progress.add_task("compiling", total=self._total)
-        self._device, self._to_train, self._trained, self._stepped = device, len(runs), 0, False
+        self._task = self._progress.add_task("compiling", total=None)
+        self._device, self._stepped, self._steps = device, False, 0
+        self._to_train = self._trained = self._total = 0
         self._placement = ""
 
     def __enter__(self) -> Self:
@@ -33,6 +33,11 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def remaining(self, runs: Sequence[Run]) -> None:
+        """Say which runs have not ended, of this worker and of others that may train some of them."""
+        self._to_train = self._trained + len(runs)
+        self._total = self._steps + sum(run.problem.steps for run in runs)
 
     def begin(self, group: str, done: int, placement: str) -> None:
         """Name the group that trains now, of whose steps a checkpoint has `done` already, and where its data lie."""
@@ -44,6 +49,7 @@ class Monitor:
 
     def advance(self, steps: int) -> None:
         """Steps just trained, of all runs of the group together."""
+        self._steps += steps
         self._progress.advance(self._task, steps)
         if not self._stepped:
             self._stepped = True
@@ -53,6 +59,10 @@ class Monitor:
         """A group is trained and its results are written; `cost` says what a run of it took."""
         self._trained += runs
         self._say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s  {cost}")
+
+    def failed(self, group: str, runs: int, message: str) -> None:
+        """A group ended with an error; its runs do not count as trained."""
+        self._say(f"{runs} runs failed  {group}  {message}")
 
     def _say(self, line: str) -> None:
         if not self._progress.disable:

@@ -19,7 +19,7 @@ LEADING = (
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
 CONNECTIVITY = ("dead_neurons", "effective_connections", "effective_sparsity", "collapsed_layers")
 COST = ("inference_flops", "training_flops", "training_flops_of_dense", "step_ms", "peak_memory_mb")
-TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, *COST, "lanes", "digest")
+TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, *COST, "majority", "lanes", "session", "digest")
 COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in LEADING), *TRAILING)
 
 

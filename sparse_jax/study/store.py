@@ -1,12 +1,14 @@
 """The workdir of a study: what is on disk, where, and how it survives a kill at any instant.
 
-    config.json                    the frozen config of the study
+    config.json                    every run that was asked for, by whom and where
     results.csv                    derived from the results below, never read back
     runs/<run_id>/result.json      one finished run
+    runs/<run_id>/failure.json     one that ended with an error; a result counts more
     runs/<run_id>/masks.npz        its topology (see mask_file)
     metrics/<run_id>.jsonl         one line a logged step
+    groups/<cohort>.json           which runs of the cohort train together
     checkpoints/<group>/           written by training.checkpoint
-    locks/<cohort>.lock            held by the process that trains the cohort
+    locks/<cohort>.lock            held by the worker that trains the cohort; study.lock: that writes for all
 
 Whole files are replaced atomically; lines are appended by one write each, and readers skip a line
 that a kill cut short. JSON is strict: non-finite floats become null, arrays become lists.
@@ -15,7 +17,6 @@ that a kill cut short. JSON is strict: non-finite floats become null, arrays bec
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
 import json
 import math
@@ -23,14 +24,15 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparse_jax.errors import UserError
+from sparse_jax.study.locks import awaited, claimed
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*")
-MASKS = "masks.npz"
+RESULT, FAILURE, MASKS = "result.json", "failure.json", "masks.npz"
 
 
 def open_store(workdir: str | os.PathLike) -> "Store":
@@ -40,7 +42,7 @@ def open_store(workdir: str | os.PathLike) -> "Store":
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
             pass
-        for folder in ("runs", "metrics", "checkpoints", "locks"):
+        for folder in ("runs", "metrics", "groups", "checkpoints", "locks"):
             (root / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"workdir {root} cannot be written: {error.strerror}") from error
@@ -96,31 +98,75 @@ class Store:
 
     def write_result(self, run_id: str, result: dict) -> None:
         """Declare the run finished. Its existence is what resume goes by, so write it last."""
-        folder = self.root / "runs" / _safe(run_id)
-        folder.mkdir(exist_ok=True)
-        write_atomic(folder / "result.json", _dump(result, indent=2))
+        write_atomic(self._run(run_id) / RESULT, _dump(result, indent=2))
+        (self._run(run_id) / FAILURE).unlink(missing_ok=True)
+
+    def forget_failures(self, run_ids: Iterable[str]) -> None:
+        """Let the runs count as not yet trained, if they ended with an error."""
+        for run_id in run_ids:
+            (self.root / "runs" / _safe(run_id) / FAILURE).unlink(missing_ok=True)
+
+    def write_failure(self, run_id: str, failure: dict) -> None:
+        """Record that the run ended with an error, and with which."""
+        write_atomic(self._run(run_id) / FAILURE, _dump(failure, indent=2))
 
     def write_masks(self, run_id: str, masks: Mapping[str, Any]) -> None:
         """Keep the topology of a run. Write it before the result: a finished run then has its masks."""
         from sparse_jax.study.mask_file import save_masks  # it imports NumPy, which nothing else here needs
 
+        save_masks(self._run(run_id) / MASKS, masks)
+
+    def _run(self, run_id: str) -> Path:
         folder = self.root / "runs" / _safe(run_id)
         folder.mkdir(exist_ok=True)
-        save_masks(folder / MASKS, masks)
+        return folder
 
     def read_results(self) -> dict[str, dict]:
         """Run id -> result, sorted by run id; a missing or broken result.json counts as absent."""
-        files = sorted(self.root.glob("runs/*/result.json"))
-        results = {file.parent.name: _parse_object(file.read_bytes()) for file in files}
-        return {run_id: result for run_id, result in results.items() if result is not None}
+        return self._read_all(RESULT)
+
+    def read_failures(self) -> dict[str, dict]:
+        """Run id -> failure of the runs that ended with an error and have no result, sorted by run id."""
+        results = self.read_results()
+        return {run_id: failure for run_id, failure in self._read_all(FAILURE).items() if run_id not in results}
+
+    def _read_all(self, name: str) -> dict[str, dict]:
+        files = {file.parent.name: file for file in sorted(self.root.glob(f"runs/*/{name}"))}
+        found = {run_id: _parse_object(file.read_bytes()) for run_id, file in files.items()}
+        return {run_id: value for run_id, value in found.items() if value is not None}
+
+    def done(self, run_ids: Iterable[str], *, failed: bool) -> frozenset[str]:
+        """Those of the runs that have a result, or also those that have a failure; reads no others."""
+        names = (RESULT, FAILURE) if failed else (RESULT,)
+        return frozenset(run_id for run_id in run_ids if any(self._has(run_id, name) for name in names))
+
+    def _has(self, run_id: str, name: str) -> bool:
+        path = self.root / "runs" / _safe(run_id) / name
+        return path.exists() and _parse_object(path.read_bytes()) is not None
+
+    def read_groups(self, cohort: str) -> dict[str, list[str]]:
+        """Group -> the runs that train together, of the groups of a cohort that were begun."""
+        path = self._groups(cohort)
+        return (_parse_object(path.read_bytes()) or {}) if path.exists() else {}
+
+    def write_groups(self, cohort: str, groups: dict[str, list[str]]) -> None:
+        write_atomic(self._groups(cohort), _dump(groups, indent=2))
+
+    def groups_of(self, run_id: str) -> list[str]:
+        """The groups that a run was put into; it was trained in the last."""
+        found = [_parse_object(file.read_bytes()) or {} for file in self.root.glob("groups/*.json")]
+        return [group for groups in found for group, runs in groups.items() if run_id in runs]
+
+    def _groups(self, cohort: str) -> Path:
+        return self.root / "groups" / f"{_safe(cohort)}.json"
 
     def write_csv(self, columns: tuple[str, ...], order: Sequence[str]) -> None:
-        """Derive results.csv: one row for each finished run of `order`, one cell a column.
+        """Derive results.csv: one row for each run of `order` that ended, one cell a column.
 
         The column `run_id` is the run's name, every other a key of its result. What a result lacks
         or has as None is an empty cell; floats are the shortest text that reads back equal.
         """
-        results = self.read_results()
+        results = self._read_all(FAILURE) | self.read_results()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -156,35 +202,24 @@ class Store:
             rows = [row for row in self.read_metrics(run_id) if row["step"] <= step]
             write_atomic(self._metrics(run_id), "".join(map(_dump, rows)))
 
+    def copy_metrics(self, run_id: str, longer: str) -> None:
+        """Let the rows of one run be the first ones of another."""
+        write_atomic(self._metrics(longer), "".join(map(_dump, self.read_metrics(run_id))))
+
     def checkpoints(self, group: str) -> Path:
         """The folder for the checkpoints of `group`; may not exist yet."""
         return self.root / "checkpoints" / _safe(group)
 
-    @contextlib.contextmanager
-    def lock(self, *cohorts: str) -> Iterator[None]:
-        """Hold the cohorts until the context or the process ends, however it ends.
+    def claim(self, cohort: str) -> contextlib.AbstractContextManager[str | None]:
+        """Hold a cohort if no other worker does: None, or who has it."""
+        return claimed(self._lock(cohort))
 
-        A program started meanwhile does not inherit them; a bare fork would. If another process has
-        one of them, raises UserError that names the holder, and keeps none.
-        """
-        with contextlib.ExitStack() as held:
-            for cohort in sorted(set(cohorts)):
-                path = self.root / "locks" / f"{_safe(cohort)}.lock"
-                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                held.callback(os.close, file)
-                self._claim(file)
-            yield
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Hold what belongs to the whole study, config.json and results.csv, waiting for whoever writes them."""
+        return awaited(self._lock("study"))
 
-    def _claim(self, file: int) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
-            raise UserError(
-                f"workdir {self.root} is in use by {holder}; wait for it or choose another --workdir"
-            ) from error
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    def _lock(self, name: str) -> Path:
+        return self.root / "locks" / f"{_safe(name)}.lock"
 
     def _metrics(self, run_id: str) -> Path:
         return self.root / "metrics" / f"{_safe(run_id)}.jsonl"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_jax.analysis.statistics import t_interval
-from sparse_jax.config import OPTIMIZER_SLOTS
 from sparse_jax.study.grid import Cohort, Run, Study
+from sparse_jax.study.memory import bytes_per_run
 from sparse_jax.study.rows import SETTINGS, all_connections, describe_settings, sparsity
 
 CONFIDENCE = 0.95
@@ -20,8 +20,6 @@ WIDE = 160  # columns where the output is no terminal
 
 ALWAYS = ("method", "activation")
 DYNAMIC_LEVELS = ("sparsity", "epsilon")  # shown as the span of a cohort's connections
-
-LINK_INTEGERS = 3  # of a slot: output, input, slot by output
 
 
 def _shown(study: Study) -> list[str]:
@@ -88,20 +86,11 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
     console.print(table)
 
 
-def _bytes_per_run(run: Run) -> int:
-    """Memory of one run while it trains: parameters, gradients, slots, the best network, the average, masks, links."""
-    slots, networks = run.problem.slots, 1 + (run.problem.validation > 0) + (run.config.ema > 0)
-    weights = sum(slots.get(name, math.prod(shape)) for name, shape in run.problem.kernels.items())
-    masked = sum(slots.get(name, math.prod(run.problem.kernels[name])) for name in run.problem.masked)
-    links = networks * sum(LINK_INTEGERS * n for n in slots.values())
-    return 4 * (1 + OPTIMIZER_SLOTS[run.config.optimizer] + networks) * weights + 4 * links + masked
-
-
 def _plan_row(cohort: Cohort, names: Sequence[str]) -> list[str]:
     first = cohort.runs[0]
     counts = sorted({all_connections(run, sum(run.allocation.counts.values())) for run in cohort.runs})
     span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} … {counts[-1]:,}"
-    megabytes = len(cohort.runs) * _bytes_per_run(first) / 2**20
+    megabytes = len(cohort.runs) * bytes_per_run(first) / 2**20
     sizes = [str(len(cohort.runs)), f"{first.problem.steps:,}", span, f"{megabytes:,.1f} MB"]
     cells = zip(*(_setting_cells(run, names) for run in cohort.runs), strict=True)  # the dynamic ones may differ
     return [*(", ".join(dict.fromkeys(values)) for values in cells), *sizes]

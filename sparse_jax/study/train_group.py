@@ -10,6 +10,7 @@ import numpy as np
 from sparse_jax.recipes import NATURES
 from sparse_jax.study import rows
 from sparse_jax.study.cost import Cost, forget_peak
+from sparse_jax.study.extension import load
 from sparse_jax.study.grid import Run
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.mask_file import as_mask, as_pairs, pairs_of
@@ -42,6 +43,8 @@ class Group(NamedTuple):
     finished: frozenset[str]  # the runs that have results already, of an earlier session
     majority: float  # share of the largest class in the test part
     lanes: int  # runs that share an instruction
+    shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
+    session: int  # of config.json, in which this is trained
 
 
 def hyper_params(run: Run) -> HyperParams:
@@ -87,6 +90,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.pending = [run for run in group.runs if run.id not in group.finished]
         self.pace, self.cost = _Pace(), Cost(group.runs, None)
+        self.continues = False  # whether it begins at the end of shorter runs
 
     def train(self) -> bool:
         """Train, and write the result of every run; False if asked to stop before, with the state saved."""
@@ -95,6 +99,7 @@ class Trainer:
             step, state, before = self._start(checkpoints)
             started = self.saved_at = time.monotonic()
             saved = step
+            step, state = self._updated(step, state) if self.continues else (step, state)
             while step < self.problem.steps:
                 step, state = self._chunk(step, state)
                 if self.interrupt.asked or time.monotonic() - self.saved_at >= self.checkpoint_seconds:
@@ -121,7 +126,7 @@ class Trainer:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         group = self.group
         begun = abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs))
-        restored = checkpoints.restore(lambda meta: compacted(begun, meta["slots"]))
+        restored = checkpoints.restore(lambda meta: compacted(begun, meta["slots"])) or self._continued(begun)
         if restored is None:
             step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
         else:
@@ -133,6 +138,20 @@ class Trainer:
             self.store.truncate_metrics(run.id, step)
         self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
         return step, state, seconds
+
+    def _continued(self, begun: RunState) -> tuple[int, RunState, dict[str, Any]] | None:
+        """The end of the shorter runs that this group continues, as a checkpoint; their metrics become its own."""
+        ended = load(self.store, self.group.shorter, begun) if self.group.shorter else None
+        if ended is None:
+            return None
+        for run, shorter in zip(self.group.runs, self.group.shorter, strict=True):
+            if run in self.pending:
+                self.store.copy_metrics(shorter, run.id)
+        results = self.store.read_results()
+        self.continues = True
+        return ended.step, ended.state, {
+            "flops": ended.flops, "seconds": sum(results[run_id]["seconds"] for run_id in self.group.shorter),
+        }  # fmt: skip
 
     def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
         """Some optimiser steps, at most to the next event, and that event if it is reached."""
@@ -152,6 +171,10 @@ class Trainer:
     def _event(self, step: int, state: RunState) -> tuple[int, RunState]:
         """The evaluation, then the update, that are due at `step`; an update may take a step's place."""
         state = self._evaluate(step, state) if evaluation_due(self.problem, step) else state
+        return self._updated(step, state)
+
+    def _updated(self, step: int, state: RunState) -> tuple[int, RunState]:
+        """The update that is due at `step`, if one is, and the evaluation of the step that it took the place of."""
         if not update_due(self.config, self.problem, step):
             return step, state
         state = self.group.fns.update(state, self.group.hyper, self.group.feed.at(step))
@@ -254,6 +277,8 @@ class Trainer:
             "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
             **self.cost.of(lane, by_layer),
             "lanes": self.group.lanes,
+            "session": self.group.session,
+            "majority": self.group.majority,
             "digest": digest(_identity(state)),
         }
         if state.best is None:

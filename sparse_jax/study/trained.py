@@ -141,8 +141,9 @@ def load(place: Place, which: str) -> Trained:
 def _snapshot(place: Place) -> Snapshot:
     """The newest whole checkpoint of the group in which the run was trained."""
     root, reasons = place.store.root / "checkpoints", []
+    groups = [place.store.checkpoints(group) for group in reversed(place.store.groups_of(place.id))]
     with _warnings_kept(reasons):
-        for group in sorted(folder for folder in root.glob("*") if folder.is_dir()):
+        for group in filter(Path.is_dir, groups):
             snapshot = read_newest(group, lambda meta: place.id in (meta.get("runs") or ()))
             if snapshot is not None and {"kernels", "slots"} <= snapshot.meta.keys():
                 return snapshot

@@ -9,7 +9,7 @@ import jax
 from sparse_jax.config import AUTO, StudyConfig
 from sparse_jax.training.cohort import make_mesh
 
-MOST_OF_MEMORY = 0.5  # that data may take
+MOST_OF_MEMORY = 0.5  # that data may take, or the runs that train together
 
 
 class Hardware(NamedTuple):
@@ -26,19 +26,26 @@ class Hardware(NamedTuple):
 
     def holds(self, size: int) -> bool:
         """Whether data of `size` bytes may lie on every device: copies of CPU devices share the host's memory."""
+        copies = len(self.devices) if self.devices[0].platform == "cpu" else 1
+        return size * copies <= self._room
+
+    @property
+    def _room(self) -> float:
+        """Bytes that may be used of one kind: data, or the runs of a group."""
         device = self.devices[0]
-        if device.platform == "cpu":
-            return size * len(self.devices) <= MOST_OF_MEMORY * _host_memory()
-        return size <= MOST_OF_MEMORY * device.memory_stats()["bytes_limit"]
+        memory = _host_memory() if device.platform == "cpu" else device.memory_stats()["bytes_limit"]
+        return MOST_OF_MEMORY * memory
 
     @property
     def lanes(self) -> int:
         """How many runs share an instruction: the bits of a result depend on it."""
         return self.lane_width if self.layout == "vmap" else 1
 
-    def group_size(self) -> int:
-        """The most runs that train together. With map it does not depend on the devices, nor does a result."""
-        return self.lane_width * (len(self.devices) if self.layout == "vmap" else 1)
+    def group_size(self, run_bytes: int) -> int:
+        """The most runs of so many bytes that train together. With map a result does not depend on it."""
+        if self.layout == "vmap":
+            return self.lane_width * len(self.devices)
+        return max(1, min(self.lane_width, int(self._room // run_bytes)))
 
     def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
         """The mesh for a group of `runs` runs, with no more devices than there is work for, and its padded width."""
