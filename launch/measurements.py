@@ -29,9 +29,9 @@ from sparse_jax.data.normalization import fit
 from sparse_jax.errors import UserError
 from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of, settings_of
 from sparse_jax.study.resolve import timed as with_times
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.moves import drop, grow
 from sparse_jax.training.cohort import make_cohort, replicate, stack

@@ -16,8 +16,8 @@ from sparse_jax.recipes import RECIPES
 from sparse_jax.sparsify import make_sparsifier
 from sparse_jax.study.foreign import SETTINGS
 from sparse_jax.study.grid import Run
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.masks import mask_tree, select
 from sparse_jax.training.parts import PARAMS, gradients, initial_variables, make_parts, optimizer, rule_of
 from sparse_jax.training.timeline import update_due

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sparse_jax.errors import UserError
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.mask_file import load_masks, save_masks
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.patterns import keeps, parse_pattern
 from tests.program import rows
 from tests.test_grid import study_of

@@ -14,12 +14,12 @@ from sparse_jax.config import StudyConfig
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.study import execute
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.ledger import EMPTY
 from sparse_jax.study.loader import make_loader
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import abstract_state, make_mesh, stack
 from sparse_jax.training.hardware import Hardware

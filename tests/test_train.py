@@ -15,8 +15,8 @@ from sparse_jax.data.batches import Data, batch_indices
 from sparse_jax.data.normalization import fit
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study.grid import Run
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of, settings_of
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.masks import name_of, select
 from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation, scores

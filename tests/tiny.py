@@ -15,8 +15,8 @@ from sparse_jax.models.layers import make_layers
 from sparse_jax.recipes import RECIPES
 from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
+from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import Connections, connections_of, settings_of
-from sparse_jax.study.train_group import hyper_params
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.state import HyperParams

@@ -14,6 +14,7 @@ from sparse_jax.data.catalog import Arrays
 from sparse_jax.errors import UserError
 from sparse_jax.study.extension import Shorter
 from sparse_jax.study.grid import Cohort, Run, Study
+from sparse_jax.study.group import Group, hyper_params
 from sparse_jax.study.groups import unfinished
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.loader import Loaded, feed, make_loader
@@ -23,7 +24,7 @@ from sparse_jax.study.provenance import open_session, tell_of_kernel
 from sparse_jax.study.rows import COLUMNS, describe_settings
 from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
-from sparse_jax.study.train_group import Group, Trainer, hyper_params
+from sparse_jax.study.train_group import Trainer
 from sparse_jax.training.cohort import make_cohort, stack
 from sparse_jax.training.hardware import Hardware, set_up
 from sparse_jax.training.train import make_train

@@ -1,70 +1,28 @@
 """Train the runs of one group together: the host's loop around the compiled programs."""
 
-import math
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from sparse_jax.recipes import NATURES
-from sparse_jax.study import rows
 from sparse_jax.study.cost import Cost, forget_peak
 from sparse_jax.study.extension import load
-from sparse_jax.study.grid import Run
+from sparse_jax.study.group import Group, lane_of
 from sparse_jax.study.interrupt import Interrupt
-from sparse_jax.study.mask_file import as_mask, as_pairs, pairs_of
 from sparse_jax.study.monitor import Monitor
-from sparse_jax.study.resolve import unchanged_masks
+from sparse_jax.study.results import connections_of_inputs, first_layer, metrics, seen_now, write_results
 from sparse_jax.study.store import Store
-from sparse_jax.topology.masks import Masks, name_of, put, select
-from sparse_jax.training.checkpoint import Checkpoints, digest
+from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.compaction import capacities, compacted, fitting
-from sparse_jax.training.evaluation import measure
-from sparse_jax.training.feed import Feed
-from sparse_jax.training.parts import links_of, rates_of
-from sparse_jax.training.state import Evaluation, HyperParams, Report, RunState, TrainFns
+from sparse_jax.training.parts import links_of
+from sparse_jax.training.state import RunState
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
 KEPT_CHECKPOINTS = 2
 SECONDS_A_CHUNK = 0.5  # between two looks at signals, checkpoints and the progress bar
-
-
-class Group(NamedTuple):
-    """The runs of a cohort that train at once, and what they train on."""
-
-    id: str
-    runs: tuple[Run, ...]
-    fns: TrainFns
-    hyper: HyperParams  # with a leading axis of runs, padded
-    mesh: jax.sharding.Mesh
-    feed: Feed
-    finished: frozenset[str]  # the runs that have results already, of an earlier session
-    majority: float  # share of the largest class in the test part
-    lanes: int  # runs that share an instruction
-    shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
-    session: int  # of config.json, in which this is trained
-
-
-def hyper_params(run: Run) -> HyperParams:
-    """The dynamic settings of a run as arrays. Raises UserError if the file of its first masks has changed."""
-    config = run.config
-    return HyperParams(
-        seed=np.uint32(config.seed),
-        start={name: np.int32(count) for name, count in run.start.items()},
-        counts={name: np.int32(count) for name, count in run.final.items()},
-        rates=rates_of(config),
-        masks=_first_masks(run) if run.masks else {},
-        learning_rate=np.float32(config.learning_rate),
-        weight_decay=np.float32(config.weight_decay),
-    )
-
-
-def _first_masks(run: Run) -> dict[str, np.ndarray]:
-    """The masks of the file of a run as it executes them: bool arrays, or int32[2, connections]."""
-    masks, slots = unchanged_masks(run.config, run.problem, run.masks), run.problem.slots
-    return {name: np.stack(as_pairs(mask)[:2]) if name in slots else as_mask(mask) for name, mask in masks.items()}
 
 
 class _Pace:
@@ -112,7 +70,7 @@ class Trainer:
             if saved < step:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
-        self._write_results(state, seconds / len(self.group.runs))
+        write_results(self.group, self.store, self.cost, self.pending, state, seconds / len(self.group.runs))
         self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.summary)
         return True
 
@@ -204,106 +162,16 @@ class Trainer:
 
     def _evaluate(self, step: int, state: RunState) -> RunState:
         state, report = self.group.fns.validate(state, self.group.feed.at(step))
-        report = jax.device_get(report)
+        report, inputs = jax.device_get((report, self._inputs(step, state)))
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
-                self.store.append_metrics(run.id, self._metrics(step, run, _lane(report, lane)))
+                self.store.append_metrics(run.id, metrics(step, run, lane_of(report, lane)) | lane_of(inputs, lane))
         return state
 
-    def _metrics(self, step: int, run: Run, report: Report) -> dict[str, Any]:
-        return {
-            "step": step,
-            "epoch": step // self.problem.steps_per_epoch,
-            "train_loss": rows.number(report.train.loss),
-            "train_accuracy": rows.share(report.train.correct, report.train_examples),
-            "val_loss": rows.number(report.validation.loss),
-            "val_accuracy": rows.share(report.validation.correct, self.problem.validation),
-            "sparsity": rows.sparsity(run, int(report.connections)),
-            "connections": rows.all_connections(run, int(report.connections)),
-            "explored": rows.explored(run, int(report.explored)),
-            **rows.connectivity(run, report.connectivity),
-            "moved": report.moved,
-            "diverged": report.diverged,
-        }
-
-    def _write_results(self, state: RunState, seconds: float) -> None:
-        """Evaluate the trained networks on every part of the data, for the first time on test."""
-        evaluations = {part: self._score(state.evaluated, i) for i, part in enumerate(("train", "val", "test"))}
-        if state.best is not None:
-            evaluations["test_at_best"] = self._score((state.best.params, state.best.model_state), 2)
-        host = jax.device_get(state._replace(key=None, opt_state=None))
-        for lane, run in enumerate(self.group.runs):
-            if run in self.pending:
-                result = self._result(run, lane, _lane(host, lane), _lane(evaluations, lane))
-                if self.problem.masked:
-                    self.store.write_masks(run.id, self._masks(_lane(host, lane)))
-                self.store.write_result(run.id, result | {"seconds": round(seconds, 3)})
-
-    def _masks(self, state: RunState) -> dict[str, Any]:
-        """The topology of a run: masks, and the pairs of what was executed sparsely."""
-        return state.topology.masks | {
-            name: pairs_of(links.outputs, links.input_starts, self.problem.kernels[name])
-            for name, links in links_of(state.model_state).items()
-        }
-
-    def _score(self, variables: tuple[Any, Any], part: int) -> Evaluation:
-        """Loss and hits on a part of the data of every run, given its (params, model_state); on the host."""
-        evaluate, found, sizes = self.group.fns.evaluate, [], []
-        for data, start, stop in self.group.feed.rows(part):
-            found.append(jax.device_get(evaluate(*variables, data, start, stop)))
-            sizes.append(stop - start)
-        losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
-        return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
-
-    def _result(self, run: Run, lane: int, state: RunState, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-        problem, topology = self.problem, state.topology
-        by_layer = {name: int(mask.sum()) for name, mask in topology.masks.items()}
-        connections, links = sum(by_layer.values()), links_of(state.model_state)
-        examples = {"train": problem.train, "val": problem.validation, "test": problem.test}
-        accuracy = {part: rows.share(evaluations[part].correct, count) for part, count in examples.items()}
-        losses = {part: rows.number(evaluations[part].loss) for part in examples}
-        finite = all(math.isfinite(losses[part]) for part in examples if examples[part])
-        result = rows.describe_settings(run) | {
-            "sparsity": rows.sparsity(run, connections),
-            "kernel_sparsity": rows.kernel_sparsity(run, connections),
-            "connections": rows.all_connections(run, connections),
-            "connections_by_layer": by_layer,
-            "kernels": problem.kernels,
-            "parameters": connections + _unmasked_parameters(state.params, topology.masks),
-            "explored": rows.explored(run, sum(int(mask.sum()) for mask in topology.explored.values())),
-            **rows.connectivity(run, measure(self.config, problem, topology.masks, links, np.ones)),
-            **{f"{part}_accuracy": value for part, value in accuracy.items()},
-            **{f"{part}_loss": value for part, value in losses.items()},
-            "status": rows.status(finite and not state.diverged, accuracy["test"], self.group.majority, problem.test),
-            **self.cost.of(lane, by_layer),
-            "lanes": self.group.lanes,
-            "session": self.group.session,
-            "majority": self.group.majority,
-            "digest": digest(_identity(state)),
-        }
-        if state.best is None:
-            return result
-        at_best = evaluations["test_at_best"].correct
-        return result | {
-            "best_val_accuracy": rows.share(state.best.correct, problem.validation),
-            "test_accuracy_at_best_val": rows.share(at_best, problem.test),
-        }
-
-
-def _identity(state: RunState) -> tuple:
-    """What two runs that are equal have in common, however many slots they have."""
-    params, masks, links = state.evaluated.params, state.topology.masks, links_of(state.model_state)
-    if not links:
-        return params, masks
-    used = {name: int(of_layer.input_starts[-1]) for name, of_layer in links.items()}
-    values = {name: value[: used[name]] for name, value in select(params, links).items()}
-    where = {name: (of_layer.outputs[: used[name]], of_layer.input_starts) for name, of_layer in links.items()}
-    return put(params, values), {name: mask for name, mask in masks.items() if name not in links}, where
-
-
-def _unmasked_parameters(params: Any, masks: Masks) -> int:
-    return sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(params) if name_of(path) not in masks)
-
-
-def _lane(tree: Any, lane: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[lane], tree)
+    def _inputs(self, step: int, state: RunState) -> dict[str, jax.Array]:
+        """The connections of every input of every run, at some of the epochs, where inputs are seen one by one."""
+        name = first_layer(self.group.runs[0])
+        if name is None or not seen_now(step // self.problem.steps_per_epoch):
+            return {}
+        links = links_of(state.model_state).get(name)
+        return {"input_connections": connections_of_inputs(state.topology.masks[name], links)}

@@ -1,0 +1,54 @@
+"""The runs of a cohort that train at once."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sparse_jax.study.grid import Run
+from sparse_jax.study.mask_file import as_mask, as_pairs
+from sparse_jax.study.resolve import unchanged_masks
+from sparse_jax.training.feed import Feed
+from sparse_jax.training.parts import rates_of
+from sparse_jax.training.state import HyperParams, TrainFns
+
+
+class Group(NamedTuple):
+    """The runs of a cohort that train at once, and what they train on."""
+
+    id: str
+    runs: tuple[Run, ...]
+    fns: TrainFns
+    hyper: HyperParams  # with a leading axis of runs, padded
+    mesh: jax.sharding.Mesh
+    feed: Feed
+    finished: frozenset[str]  # the runs that have results already, of an earlier session
+    majority: float  # share of the largest class in the test part
+    lanes: int  # runs that share an instruction
+    shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
+    session: int  # of config.json, in which this is trained
+
+
+def hyper_params(run: Run) -> HyperParams:
+    """The dynamic settings of a run as arrays. Raises UserError if the file of its first masks has changed."""
+    config = run.config
+    return HyperParams(
+        seed=np.uint32(config.seed),
+        start={name: np.int32(count) for name, count in run.start.items()},
+        counts={name: np.int32(count) for name, count in run.final.items()},
+        rates=rates_of(config),
+        masks=_first_masks(run) if run.masks else {},
+        learning_rate=np.float32(config.learning_rate),
+        weight_decay=np.float32(config.weight_decay),
+    )
+
+
+def _first_masks(run: Run) -> dict[str, np.ndarray]:
+    """The masks of the file of a run as it executes them: bool arrays, or int32[2, connections]."""
+    masks, slots = unchanged_masks(run.config, run.problem, run.masks), run.problem.slots
+    return {name: np.stack(as_pairs(mask)[:2]) if name in slots else as_mask(mask) for name, mask in masks.items()}
+
+
+def lane_of(tree: Any, lane: int) -> Any:
+    """What belongs to one run of a tree with a leading axis of runs."""
+    return jax.tree.map(lambda leaf: leaf[lane], tree)
