@@ -46,12 +46,14 @@ PEERS = {
     "sparse": {"jax", "jaxlib", "numpy", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets", "array_record"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
+    "analysis": {"numpy", "scipy", "statsmodels"},
     "sparsify": {"jax", "numpy", "optax"},
 }
 WITHOUT_JAX = (
     "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
     "study.execution", "sparse.compiler",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
+    "analysis.statistics", "analysis.levels", "analysis.categories",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
     "training.flops",
@@ -121,7 +123,7 @@ def test_what_checks_the_input_needs_no_jax():
     assert files <= FILES.keys()
     assert [file for file, module in EDGES if file in files and module[0] == "jax"] == []
     modules = ", ".join(f"sparse_jax.{module}" for module in WITHOUT_JAX)
-    heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'sklearn', 'scipy', 'tensorflow_datasets'}"
+    heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'sklearn', 'scipy', 'statsmodels', 'tensorflow_datasets'}"
     program = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60

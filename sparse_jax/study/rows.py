@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from sparse_jax.analysis.categories import collapse_line
 from sparse_jax.config import RunConfig
 from sparse_jax.study.grid import Run
 from sparse_jax.topology.paths import Connectivity
@@ -81,12 +82,7 @@ def share(correct: Any, examples: Any) -> float | None:
 
 
 def status(finite: bool, accuracy: float, majority: float, examples: int) -> str:
-    """ok, diverged (a loss was not finite) or collapsed (no better than always naming one class).
-
-    Collapsed: the test accuracy is at most three binomial standard deviations over the share of the
-    largest class, √(p (1 − p) / n).
-    """
+    """ok, diverged (a loss was not finite) or collapsed (no better than always naming one class: `collapse_line`)."""
     if not finite:
         return "diverged"
-    deviation = math.sqrt(majority * (1 - majority) / examples)
-    return "collapsed" if accuracy <= majority + 3 * deviation else "ok"
+    return "collapsed" if accuracy <= collapse_line(majority, examples) else "ok"

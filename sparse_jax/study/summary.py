@@ -50,8 +50,8 @@ def _percent(values: Sequence[float | None]) -> str:
     known = [100 * value for value in values if value is not None]
     if not known:
         return "–"
-    mean, half_width = t_interval(known, CONFIDENCE)
-    return f"{mean:.2f}" if half_width is None else f"{mean:.2f} ± {half_width:.2f}"
+    mean = t_interval(known, CONFIDENCE)
+    return f"{mean.value:.2f}" if mean.half_width is None else f"{mean.value:.2f} ± {mean.half_width:.2f}"
 
 
 def _statuses(results: Sequence[dict]) -> str:
