@@ -112,14 +112,15 @@ def _pays(config: RunConfig, problem: Problem, connections: Connections, name: s
 
 
 def has_kernel() -> bool:
-    """Whether products of connections may be those of the C++ kernel: on a CPU, with a compiler, if it works.
+    """Whether products of connections may be those of the C++ kernel: on a CPU, with a compiler, if it works."""
+    return computes_on_cpu() and not switched_off() and find_compiler() is not None
 
-    JAX computes on a CPU if it is told so, or if no plugin for another device is installed.
-    """
+
+def computes_on_cpu() -> bool:
+    """Whether JAX will: if it is told so, or if no plugin for another device is installed."""
     told = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
     plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu")
-    on_cpu = told == "cpu" if told else not plugins
-    return on_cpu and not switched_off() and find_compiler() is not None
+    return told == "cpu" if told else not plugins
 
 
 def _check_sizes(config: RunConfig, problem: Problem, slots: dict[str, int], may_be_sparse: Collection[str]) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from sparse_jax.config import AUTO
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.flags import Grid
+from sparse_jax.study.estimate import estimate, in_words
 from sparse_jax.study.grid import Study, dataset_label, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.ledger import enter, extended, plain
@@ -53,8 +54,7 @@ def train_study(grid: Grid) -> int:
     if grid.study.dry_run:
         _tell(study)
         print_plan(console, study)
-        ended = store.done((run.id for run in study.runs), failed=False)
-        print(f"would write to {workdir}" + (f", which has {len(ended):,} of the runs" if ended else ""))
+        _print_course(study, store, workdir)
         return 0
     read = make_reader(grid.study.data_dir)
     if new:
@@ -75,6 +75,18 @@ def train_study(grid: Grid) -> int:
         print(f"nothing left to claim: {len(outcome.held)} of {len(study.cohorts)} cohorts are trained by {by}")
         return 0
     return _conclude(console, workdir, store, study)
+
+
+def _print_course(study: Study, store: Store, workdir: Path) -> None:
+    """What would happen: how long, and where to."""
+    ended = store.done((run.id for run in study.runs), failed=False)
+    print(f"would write to {workdir}" + (f", which has {len(ended):,} of the runs" if ended else ""))
+    if len(ended) == len(study.runs):
+        print("nothing is left to train")
+    elif (found := estimate(study, store)) is None:
+        print("no estimate of time: no run of this study is known on the accelerator of this machine")
+    else:
+        print(f"about {in_words(found[0])}, {found[1]}")
 
 
 def _conclude(console: Console, workdir: Path, store: Store, study: Study) -> int:
