@@ -48,6 +48,7 @@ PEERS = {
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
     "analysis": {"numpy", "scipy", "statsmodels"},
     "sparsify": {"jax", "numpy", "optax"},
+    "report": {"numpy", "pandas", "altair", "jinja2", "markupsafe", "vl_convert"},
 }
 WITHOUT_JAX = (
     "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",

@@ -1,0 +1,80 @@
+"""Build the report of a study: one HTML page that needs no network, and its figures and tables as files.
+
+  python launch/report.py WORKDIR            writes WORKDIR/report/index.html
+  python launch/report.py A B C              one report of the stores of several machines, into A/report
+  python launch/report.py WORKDIR --follow   again and again while the study runs, until it is complete
+
+The page answers what was found in sentences; then come accuracy against density with its law, heat maps, learning
+curves, degrees, connections of the inputs, cost, paired comparisons and ranks, categories and the extreme contour,
+the table of all runs, and the command that repeats the study. Its filters act on every figure and on the table.
+What cannot be shown says why. Beside it lie
+
+  figures/NAME.pdf, .png, .csv     every figure, and its data
+  tables/NAME.csv, .tex            every table; LaTeX with booktabs
+
+A run that is in several stores counts once; where its results differ, the first is shown and the page says so.
+
+Examples:
+  python launch/report.py --workdir=results/digits-mlp-0123456789
+  python launch/report.py results/node1 results/node2 --out=report
+  python launch/report.py --workdir=results/digits-mlp-0123456789 --follow=30
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from absl import flags as absl_flags
+
+from sparse_jax import flags
+from sparse_jax.errors import UserError
+
+EVERY = 10.0  # seconds, of --follow without a number
+
+
+class _Seconds(absl_flags.ArgumentParser):
+    """Reads the value of --follow: absl hands over `true` for the flag alone, and `false` for --nofollow."""
+
+    syntactic_help = ""
+
+    def parse(self, argument: str | float | None) -> float | None:
+        if argument in (None, "true", "false"):
+            return EVERY if argument == "true" else None
+        try:
+            seconds = float(argument)
+        except ValueError:
+            raise ValueError(f"{argument!r} is not a number of seconds") from None
+        if not 0 < seconds <= 86_400:
+            raise ValueError(f"{argument} is outside (0, 86400]")
+        return seconds
+
+    def flag_type(self) -> str:
+        return "seconds"
+
+
+_WORKDIR = absl_flags.DEFINE_string("workdir", "", "Folder of the study; or name one or several without a flag.")
+_OUT = absl_flags.DEFINE_string("out", "", "Folder to write to; the default is `report` in the first workdir.")
+_FOLLOW = absl_flags.DEFINE_flag(
+    absl_flags.Flag(
+        _Seconds(), None, "follow", None,
+        f"Build again after so many seconds ({EVERY:g} unless given) until no run is unfinished; Ctrl-C ends it.",
+        boolean=True,
+    )
+)  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build the report of the workdirs that the command line names."""
+    named = flags.parse(argv, positional=True)
+    workdirs = [*([_WORKDIR.value] if _WORKDIR.value else []), *named]
+    if not workdirs:
+        raise UserError("which study? --workdir=DIR names its folder")
+    from sparse_jax.report.build import report
+
+    return report(workdirs, _OUT.value, _FOLLOW.value)
+
+
+if __name__ == "__main__":
+    flags.run(main, __doc__)

@@ -1,0 +1,117 @@
+"""The values of one setting against each other: where everything else is equal, block by block and seed by seed."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+
+from sparse_jax.analysis.categories import Categories, categorize
+from sparse_jax.analysis.comparison import Comparison, Ranks, compare, ranks
+from sparse_jax.data.catalog import describe
+from sparse_jax.errors import UserError
+from sparse_jax.report.frames import CONFIDENCE, Layout, labelled
+from sparse_jax.report.laws import Law
+from sparse_jax.report.records import NONE, Records
+
+REFERENCE = {"method": "static", "activation": "relu"}  # what the others are compared with, where it is among them
+LEAST_ACCURACIES = 5  # different ones, from which the number of test examples can be told
+MOST_EXAMPLES = 10**7
+RANKS = ["value", "rank", "low", "high"]
+
+
+def blocks(records: Records, layout: Layout, factor: str) -> pd.DataFrame:
+    """Test accuracies, one column a value of the setting, one row for what else is equal; none of them missing.
+
+    The index is the other settings that vary and the seed. Values that have no level, such as the method dense, are
+    in no block.
+    """
+    runs = records.finished
+    texts = labelled(runs, layout)[list(layout.varied)].assign(seed=runs["seed"], accuracy=runs["test_accuracy"])
+    if layout.level is not None:
+        texts = texts[texts[layout.level] != NONE]
+    others = [name for name in layout.varied if name != factor]
+    if texts.empty:
+        return pd.DataFrame()
+    table = texts.pivot_table(index=[*others, "seed"], columns=factor, values="accuracy", aggfunc="first", sort=False)
+    return table[[name for name in layout.orders[factor] if name in table]].dropna()
+
+
+def reference_of(table: pd.DataFrame, factor: str) -> str | None:
+    """What all others are compared with: the usual reference, or else the best on average."""
+    usual = REFERENCE.get(factor)
+    if usual in table:
+        return usual
+    return None if table.empty else str(table.mean().idxmax())
+
+
+def gains(table: pd.DataFrame, layout: Layout, factor: str) -> pd.DataFrame:
+    """Every value less the reference: over all levels together, then at each level; pairs are seeds.
+
+    p values are Holm's, adjusted among the comparisons of a level.
+    """
+    reference, rows = reference_of(table, factor), []
+    if reference is None or len(table.columns) < 2:
+        return pd.DataFrame()
+    levels = [] if layout.level is None or layout.level == factor else list(layout.orders[layout.level])
+    parts = {"all": table}
+    if levels:
+        at = table.index.get_level_values(layout.level)
+        parts |= {level: table[at == level] for level in levels if (at == level).any()}
+    for level, part in parts.items():
+        by_seed = part.groupby(level="seed", sort=True).mean()
+        found = compare({str(name): by_seed[name].to_dict() for name in by_seed}, CONFIDENCE, reference)
+        rows += [{"level": level, **_gain(one)} for one in found]
+    return pd.DataFrame(rows)
+
+
+def _gain(one: Comparison) -> dict[str, Any]:
+    mean = one.difference.mean
+    ends = {"difference": mean.value, "low": mean.low, "high": mean.high} if mean else {}
+    return {"value": one.first, "reference": one.second, **ends, "p": one.adjusted_p, "seeds": one.difference.pairs}
+
+
+def ranked(table: pd.DataFrame) -> Ranks | None:
+    """The values ranked block by block, a block being the mean over seeds of what else is equal."""
+    if table.empty or table.index.nlevels < 2:
+        return None
+    others = list(range(table.index.nlevels - 1))
+    means = table.groupby(level=others, sort=False).mean()
+    means.index = [str(key) for key in means.index]
+    return ranks({str(name): means[name].to_dict() for name in means}, CONFIDENCE)
+
+
+def rank_rows(found: Ranks) -> pd.DataFrame:
+    """One row a value, the best first, with half the critical difference on either side of its mean rank."""
+    half = found.critical_difference / 2
+    ranked_names = found.mean_ranks.items()
+    return pd.DataFrame([(name, rank, rank - half, rank + half) for name, rank in ranked_names], columns=RANKS)
+
+
+def categories(records: Records, layout: Layout, laws: list[Law]) -> list[tuple[Law, Categories]]:
+    """Every curve of the study with the category of each of its levels; curves of an unknown chance are left out."""
+    runs = records.finished
+    texts = labelled(runs, layout)
+    found = []
+    for law in laws:
+        same = pd.Series(True, index=runs.index)
+        for name in (name for name in layout.varied if name not in ("method", layout.level)):
+            same &= texts[name] == law.settings[name]
+        examples = _test_examples(runs[same])
+        if law.chance is not None and examples is not None:
+            dense = runs[same & (runs["method"] == "dense")]["test_accuracy"]
+            found.append((law, categorize(law.levels, dense, law.chance, examples, CONFIDENCE)))
+    return found
+
+
+def _test_examples(runs: pd.DataFrame) -> int | None:
+    """The number of test examples: as set, as the data set has them, or the least that allows all accuracies."""
+    sizes, names = set(runs["test_size"]), set(runs["dataset"])
+    if len(sizes) == 1 and (size := sizes.pop()) and not pd.isna(size):
+        return int(size)
+    try:
+        return describe(str(names.pop()), "").test_size
+    except (UserError, OSError):
+        values = runs["test_accuracy"].dropna().unique()
+        least = math.lcm(*(Fraction(value).limit_denominator(MOST_EXAMPLES).denominator for value in values))
+        return least if len(values) >= LEAST_ACCURACIES and least <= MOST_EXAMPLES else None
