@@ -57,6 +57,7 @@ LR_SCHEDULES = ("constant", "cosine", "linear", "step")
 LAYOUTS = ("map", "vmap")
 PLACEMENTS = ("device", "host")
 EXECUTIONS = ("masked", "sparse")
+TRACKERS = ("none", "tensorboard", "wandb")
 
 AUTO = "auto"
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
@@ -471,6 +472,11 @@ class StudyConfig:
         "After its share of --shard go on with what no other worker of the workdir has; --notakeover trains nothing "
         "else, where every worker has a workdir of its own.",
         affects=False,
+    )
+    tracker: str = setting(
+        "none", "name", "6 study",
+        "Where else the course of every run is shown: event files in WORKDIR/tensorboard, or Weights & Biases.",
+        choices=TRACKERS, affects=False,
     )
     retry_failed: bool = setting(
         False, "bool", "6 study", "Train the runs again that ended with an error.", affects=False

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse_jax.config import RunConfig
+from sparse_jax.study.ledger import EMPTY
 from sparse_jax.study.mask_file import save_masks
 from sparse_jax.study.rows import COLUMNS
 from sparse_jax.study.store import Store
@@ -43,13 +44,14 @@ def write_study(
     settings = {name: [value] for name, value in dataclasses.asdict(RunConfig()).items() if name != "seed"}
     settings |= {"method": list(methods), "activation": [[one] for one in activations], "sparsity": list(sparsities)}
     settings |= {"epochs": [epochs], "num_seeds": [seeds]}
-    config = {"settings": settings, "runs": configs, "masks": {}, "sessions": [SESSION], "data": {}} | extra
+    commands = [{"command": "python launch/train.py --flagfile=configs/small.flags", "settings": settings}]
+    config = EMPTY | {"commands": commands, "runs": configs, "sessions": [SESSION]} | extra
     for folder in ("runs", "metrics"):
         (root / folder).mkdir(parents=True)
     (root / "config.json").write_text(json.dumps(config))
     for name, one in configs.items():
         _write_run(root, name, one, majority, inputs, masks)
-    Store(root).write_csv((*COLUMNS, "majority"), list(configs))
+    Store(root).write_csv(COLUMNS, list(configs))
     return list(configs)
 
 

@@ -199,7 +199,7 @@ def test_inputs_are_images_where_the_data_set_says_so(dataset, inputs, shape):
 
 def test_stores_are_merged_run_by_run(tmp_path):
     names = write_study(tmp_path / "a", **SMALL)
-    write_study(tmp_path / "b", **SMALL, commands=["x"])
+    write_study(tmp_path / "b", **SMALL)
     edit_result(tmp_path / "b", names[0], digest="other", test_accuracy=0.123)
     fail(tmp_path / "a", names[1], "no room")
     found = read_back(tmp_path / "a", tmp_path / "b")
@@ -285,6 +285,18 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, lacking):
     assert sentence in said(root).text
 
 
+def test_values_that_share_no_seed_are_not_compared(small):
+    """static with the seeds 0 and 1, set with 2 and 3."""
+    root, names = small
+    config = json.loads((root / "config.json").read_text())
+    for name in (name for name in names if "-set-" in name):
+        seed = config["runs"][name]["seed"] + 2
+        config["runs"][name]["seed"] = seed
+        edit_result(root, name, seed=seed)
+    (root / "config.json").write_text(json.dumps(config))
+    assert "points of accuracy" not in built(root).text
+
+
 def test_a_study_of_no_runs_has_a_page(tmp_path):
     (tmp_path / "config.json").write_text('{"runs": {}}')
     assert "No run was planned." in built(tmp_path).text
@@ -295,7 +307,8 @@ def test_texts_of_the_store_do_no_harm(small):
     fail(root, names[0], EVIL)
     edit_result(root, names[1], activation=EVIL, model=EVIL)
     config = json.loads((root / "config.json").read_text())
-    config |= {"commands": [EVIL], "sessions": [{"versions": {"jax": EVIL}, "device": EVIL}]}
+    config["commands"][0]["command"] = EVIL
+    config["sessions"] = [{"versions": {"jax": EVIL}, "device": EVIL}]
     config["runs"][names[2]]["activation"] = [EVIL]
     (root / "config.json").write_text(json.dumps(config))
     found = built(root)
@@ -363,11 +376,9 @@ def test_curves_keep_their_ends_when_thinned():
 
 def test_the_command_that_repeats_a_study_is_shown(tmp_path):
     write_study(tmp_path / "a", **SMALL)
-    text = said(tmp_path / "a").text
-    assert "--sparsity=0.5,0.9" in text
-    assert "--batch_size" not in text  # which is at its default
-    write_study(tmp_path / "b", **SMALL, commands=["launch/train.py --flagfile=f"])
-    assert "launch/train.py --flagfile=f" in said(tmp_path / "b").text
+    assert "python launch/train.py --flagfile=configs/small.flags" in said(tmp_path / "a").text
+    write_study(tmp_path / "b", **SMALL, commands=[])
+    assert "No command is recorded in config.json." in said(tmp_path / "b").text
 
 
 # --- following a study ---------------------------------------------------------------------------------

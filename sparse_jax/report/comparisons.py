@@ -8,6 +8,7 @@ import pandas as pd
 
 from sparse_jax.analysis.categories import Categories, categorize
 from sparse_jax.analysis.comparison import Comparison, Ranks, compare, ranks
+from sparse_jax.analysis.statistics import Interval
 from sparse_jax.data.catalog import describe
 from sparse_jax.errors import UserError
 from sparse_jax.report.frames import CONFIDENCE, Layout, labelled
@@ -66,8 +67,8 @@ def gains(table: pd.DataFrame, layout: Layout, factor: str) -> pd.DataFrame:
 
 
 def _gain(one: Comparison) -> dict[str, Any]:
-    mean = one.difference.mean
-    ends = {"difference": mean.value, "low": mean.low, "high": mean.high} if mean else {}
+    mean = one.difference.mean or Interval(math.nan, None, None)  # where no seed has both
+    ends = {"difference": mean.value, "low": mean.low, "high": mean.high}
     return {"value": one.first, "reference": one.second, **ends, "p": one.adjusted_p, "seeds": one.difference.pairs}
 
 

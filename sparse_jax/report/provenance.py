@@ -1,15 +1,10 @@
-"""The command, the settings and the versions to repeat a study with."""
+"""The commands, the settings and the versions to repeat a study with."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from sparse_jax.config import RunConfig, StudyConfig, settings
-from sparse_jax.report.records import Source, sessions
-from sparse_jax.values import show
-
-PROGRAM = "python launch/train.py"
+from sparse_jax.report.records import Source, asked, sessions
 
 
 def again(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -18,35 +13,13 @@ def again(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _one(source: Source) -> dict[str, Any]:
-    commands = source.config.get("commands")
-    recorded = isinstance(commands, list) and all(isinstance(command, str) for command in commands) and bool(commands)
-    origin = "As it was started." if recorded else (
-        "Written from the settings in config.json; settings not named are at their defaults."
-    )  # fmt: skip
-    shown = {name: value for name, value in source.config.items() if name not in ("runs", "sessions", "commands")}
+    entries = asked(source)
     return {
         "root": str(source.store.root),
-        "origin": origin,
-        "commands": "\n".join(commands) if recorded else command_of(source),
+        "commands": "\n".join(str(entry.get("command")) for entry in entries),
         "sessions": _sessions(sessions(source)),
-        "settings": json.dumps(shown, indent=1, ensure_ascii=False),
+        "settings": json.dumps([entry.get("settings") for entry in entries], indent=1, ensure_ascii=False),
     }
-
-
-def command_of(source: Source) -> str:
-    """The command that asks for this study, as far as its settings are known to this version."""
-    given = source.config.get("settings")
-    fields = settings(RunConfig) | settings(StudyConfig)
-    words = []
-    for name, values in (given if isinstance(given, dict) else {}).items():
-        if name not in fields or not isinstance(values, list):
-            continue
-        plain = [tuple(value) if isinstance(value, list) else value for value in values]
-        if plain != [fields[name].default]:
-            separator = ";" if fields[name].metadata["kind"] == "sizes" else ","
-            words.append(f"--{name}={separator.join(map(show, plain))}")
-    words.append(f"--workdir={source.store.root}")
-    return " \\\n    ".join([PROGRAM, *map(shlex.quote, words)])
 
 
 def _sessions(found: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -149,9 +149,9 @@ def _is_varied(name: str, runs: pd.DataFrame, sources: Sequence[Source]) -> bool
     configs = [config for source in sources for config in source.config["runs"].values()]
     if name in (*SEEDS, *MEASURED) or not any(setting in config for config in configs):
         return False
-    settings = [source.config.get("settings") for source in sources]
-    given = [values.get(setting) if isinstance(values, dict) else None for values in settings]
-    if isinstance(given[0], list) and len(given[0]) == 1 and all(values == given[0] for values in given):
+    entries = [entry.get("settings") for source in sources for entry in asked(source)]
+    given = [values.get(setting) if isinstance(values, dict) else None for values in entries]
+    if given and isinstance(given[0], list) and len(given[0]) == 1 and all(values == given[0] for values in given):
         return False
     others = [other for other in PRIMARY if other in runs] if name not in PRIMARY else []
     texts = runs[name].map(setting_text)
@@ -181,6 +181,12 @@ def sessions(source: Source) -> list[dict[str, Any]]:
     """The sessions that trained a study, as its config.json lists them."""
     found = source.config.get("sessions")
     return [session for session in found if isinstance(session, dict)] if isinstance(found, list) else []
+
+
+def asked(source: Source) -> list[dict[str, Any]]:
+    """The commands that asked for the runs of a workdir, as its config.json lists them, with their settings."""
+    found = source.config.get("commands")
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def _versions(sources: Sequence[Source]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from sparse_jax.errors import UserError
 from sparse_jax.study.extension import Shorter
 from sparse_jax.study.grid import Cohort, Run, Study
 from sparse_jax.study.group import Group, hyper_params
-from sparse_jax.study.groups import unfinished
+from sparse_jax.study.groups import Members, unfinished
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.loader import Loaded, feed, make_loader
 from sparse_jax.study.memory import bytes_per_run
@@ -24,9 +24,11 @@ from sparse_jax.study.provenance import open_session, tell_of_kernel
 from sparse_jax.study.rows import COLUMNS, describe_settings
 from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
+from sparse_jax.study.trackers import TRACKERS, Tracker
 from sparse_jax.study.train_group import Trainer
 from sparse_jax.training.cohort import make_cohort, stack
 from sparse_jax.training.hardware import Hardware, set_up
+from sparse_jax.training.state import TrainFns
 from sparse_jax.training.train import make_train
 
 
@@ -50,6 +52,7 @@ class Worker:
     checkpoint_seconds: float
     interrupt: Interrupt
     monitor: Monitor
+    tracker: Tracker
 
     def left(self, cohort: Cohort) -> bool:
         """Whether some run of a cohort has neither a result nor a failure."""
@@ -59,8 +62,10 @@ class Worker:
         """Train what is left of a cohort, and renew results.csv after every group; False if asked to stop."""
         ended = self._ended(self.study.runs)
         self.monitor.remaining([run for run in self.study.runs if run.id not in ended])
-        for group in self._groups(cohort):
-            if self.interrupt.asked or not self._train(group):
+        programs: dict[int, TrainFns] = {}
+        most = self.hardware.group_size(bytes_per_run(cohort.runs[0]))
+        for members in unfinished(cohort, self.store, self.shorter, ended, most):
+            if self.interrupt.asked or not self._train(members, ended, programs):
                 return False
             write_csv(self.store)
         return True
@@ -68,38 +73,36 @@ class Worker:
     def _ended(self, runs: Iterable[Run]) -> frozenset[str]:
         return self.store.done((run.id for run in runs), failed=True)
 
-    def _groups(self, cohort: Cohort) -> Iterator[Group]:
-        """The groups of a cohort that are not finished; those of one width share the compiled functions."""
-        config, problem = cohort.runs[0].config, cohort.runs[0].problem
-        ended, programs = self._ended(cohort.runs), {}
-        most = self.hardware.group_size(bytes_per_run(cohort.runs[0]))
-        for name, runs, shorter in unfinished(cohort, self.store, self.shorter, ended, most):
-            mesh, width = self.hardware.place(len(runs))
-            if width not in programs:
-                programs[width] = make_cohort(make_train(config, problem), self.hardware.layout, mesh)
-            loaded = self.loader(config, mesh)
-            hyper = stack([hyper_params(run) for run in runs], width, mesh)
-            examples = feed(loaded, runs[0], np.asarray(hyper.seed), mesh)
-            lanes = self.hardware.lanes
-            yield Group(
-                name, runs, programs[width], hyper, mesh, examples, ended, loaded.majority, lanes, shorter, self.session
-            )
-
-    def _train(self, group: Group) -> bool:
+    def _train(self, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]) -> bool:
         """Train a group; False if asked to stop. An error is recorded as the failure of its runs."""
         try:
-            return Trainer(group, self.store, self.checkpoint_seconds, self.interrupt, self.monitor).train()
+            group = self._group(members, ended, programs)
+            trainer = Trainer(group, self.store, self.checkpoint_seconds, self.interrupt, self.monitor, self.tracker)
+            return trainer.train()
         except (UserError, OSError):  # of the input, or of the disk: not of these runs
             raise
         except Exception as error:
-            message = (str(error).strip().splitlines() or [""])[0]
-            failure = {"message": f"{type(error).__name__}: {message}", "traceback": traceback.format_exc()}
-            failed = [run for run in group.runs if run.id not in group.finished]
+            message = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            done = self._ended(members.runs)
+            failed = [run for run in members.runs if run.id not in done]
             for run in failed:
-                record = describe_settings(run) | {"status": "failed", "session": self.session} | failure
-                self.store.write_failure(run.id, record)
-            self.monitor.failed(group.id, len(failed), failure["message"])
+                record = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
+                self.store.write_failure(run.id, describe_settings(run) | {"session": self.session} | record)
+            self.monitor.failed(members.id, len(failed), message)
             return True
+
+    def _group(self, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]) -> Group:
+        """A group with what it trains on; those of one width share the compiled functions, which `programs` keeps."""
+        config, problem = members.runs[0].config, members.runs[0].problem
+        mesh, width = self.hardware.place(len(members.runs))
+        if width not in programs:
+            programs[width] = make_cohort(make_train(config, problem), self.hardware.layout, mesh)
+        loaded = self.loader(config, mesh)
+        hyper = stack([hyper_params(run) for run in members.runs], width, mesh)
+        return Group(
+            *members, programs[width], hyper, mesh, feed(loaded, members.runs[0], np.asarray(hyper.seed), mesh), ended,
+            loaded.majority, self.hardware.lanes, self.session,
+        )  # fmt: skip
 
 
 def write_csv(store: Store) -> None:
@@ -130,7 +133,7 @@ def execute(
     with Monitor(hardware.description) as monitor:
         worker = Worker(
             study, store, hardware, session, make_loader(settings, store, hardware, read), shorter,
-            settings.checkpoint_seconds, interrupt, monitor,
+            settings.checkpoint_seconds, interrupt, monitor, TRACKERS[settings.tracker](store.root),
         )  # fmt: skip
         turn = in_turn(study.cohorts, settings.shard, settings.takeover)
         held = work_through(turn, store, worker.left, worker.train)

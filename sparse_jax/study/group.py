@@ -18,6 +18,7 @@ class Group(NamedTuple):
 
     id: str
     runs: tuple[Run, ...]
+    shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
     fns: TrainFns
     hyper: HyperParams  # with a leading axis of runs, padded
     mesh: jax.sharding.Mesh
@@ -25,7 +26,6 @@ class Group(NamedTuple):
     finished: frozenset[str]  # the runs that have results already, of an earlier session
     majority: float  # share of the largest class in the test part
     lanes: int  # runs that share an instruction
-    shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
     session: int  # of config.json, in which this is trained
 
 

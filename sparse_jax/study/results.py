@@ -14,6 +14,7 @@ from sparse_jax.study.grid import Run
 from sparse_jax.study.group import Group, lane_of
 from sparse_jax.study.mask_file import pairs_of
 from sparse_jax.study.store import Store
+from sparse_jax.study.trackers import Tracker
 from sparse_jax.topology.masks import Masks, name_of, put, select
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.evaluation import measure
@@ -58,7 +59,7 @@ def connections_of_inputs(mask: jax.Array, links: Links | None) -> jax.Array:
 
 
 def write_results(
-    group: Group, store: Store, cost: Cost, pending: list[Run], state: RunState, seconds: float
+    group: Group, store: Store, cost: Cost, pending: list[Run], state: RunState, seconds: float, tracker: Tracker
 ) -> None:
     """Evaluate the trained networks on every part of the data, for the first time on test.
 
@@ -69,6 +70,7 @@ def write_results(
       pending: the runs that have no result yet.
       state: at the end, with a leading axis of runs.
       seconds: that a run took.
+      tracker: hears of every result.
     """
     evaluations = {part: _score(group, state.evaluated, i) for i, part in enumerate(("train", "val", "test"))}
     if state.best is not None:
@@ -79,7 +81,9 @@ def write_results(
             result = _result(group, cost, run, lane, lane_of(host, lane), lane_of(evaluations, lane))
             if run.problem.masked:
                 store.write_masks(run.id, _masks(run, lane_of(host, lane)))
-            store.write_result(run.id, result | {"seconds": round(seconds, 3)})
+            result |= {"seconds": round(seconds, 3)}
+            store.write_result(run.id, result)
+            tracker.end(run, result)
 
 
 def _masks(run: Run, state: RunState) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.ledger import enter, extended, plain
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
+from sparse_jax.study.trackers import check
 
 FAILED = 1  # exit status where runs ended with an error
 
@@ -47,6 +48,7 @@ def train_study(grid: Grid) -> int:
       UserError: for bad input; nothing has been written then.
     """
     interrupt = Interrupt()
+    check(grid.study.tracker)
     study = make_study(grid)
     console, workdir = make_console(), _workdir(grid)
     store = Store(workdir.absolute())

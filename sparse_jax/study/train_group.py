@@ -14,6 +14,7 @@ from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.results import connections_of_inputs, first_layer, metrics, seen_now, write_results
 from sparse_jax.study.store import Store
+from sparse_jax.study.trackers import Tracker
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.compaction import capacities, compacted, fitting
@@ -41,9 +42,10 @@ class Trainer:
     """The training of one group from its last checkpoint to its results."""
 
     def __init__(
-        self, group: Group, store: Store, checkpoint_seconds: float, interrupt: Interrupt, monitor: Monitor
+        self, group: Group, store: Store, checkpoint_seconds: float, interrupt: Interrupt, monitor: Monitor,
+        tracker: Tracker,
     ) -> None:
-        self.group, self.store, self.interrupt, self.monitor = group, store, interrupt, monitor
+        self.group, self.store, self.interrupt, self.monitor, self.tracker = group, store, interrupt, monitor, tracker
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
         self.checkpoint_seconds = checkpoint_seconds
         self.pending = [run for run in group.runs if run.id not in group.finished]
@@ -70,7 +72,9 @@ class Trainer:
             if saved < step:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
-        write_results(self.group, self.store, self.cost, self.pending, state, seconds / len(self.group.runs))
+        write_results(
+            self.group, self.store, self.cost, self.pending, state, seconds / len(self.group.runs), self.tracker
+        )
         self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.summary)
         return True
 
@@ -94,6 +98,7 @@ class Trainer:
         self.cost.look(state.topology)
         for run in self.pending:
             self.store.truncate_metrics(run.id, step)
+            self.tracker.begin(run, step)
         self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
         return step, state, seconds
 
@@ -165,7 +170,9 @@ class Trainer:
         report, inputs = jax.device_get((report, self._inputs(step, state)))
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
-                self.store.append_metrics(run.id, metrics(step, run, lane_of(report, lane)) | lane_of(inputs, lane))
+                row = metrics(step, run, lane_of(report, lane)) | lane_of(inputs, lane)
+                self.store.append_metrics(run.id, row)
+                self.tracker.log(run, row)
         return state
 
     def _inputs(self, step: int, state: RunState) -> dict[str, jax.Array]:
