@@ -17,7 +17,7 @@ STUDY = (*SMALL, "--hidden_sizes=12", "--sparsity=0.5,0.9", "--tracker=tensorboa
 
 
 def scalars(folder):
-    """{run: {name: {step: value}}} of event files: records of a length, 4 bytes of checksum, the event, 4 bytes more."""
+    """{run: {name: {step: value}}} of event files: a length, 4 bytes of checksum, the event, 4 bytes more."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = {}
