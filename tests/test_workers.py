@@ -118,7 +118,7 @@ def test_what_a_worker_left_is_taken_over_in_the_next_round(tmp_path):
     busy.__exit__(None, None, None)
 
 
-GROWN = (*SMALL, "--hidden_sizes=12", "--workdir=study", "--lr_schedule=constant", "--method=set,accset,dense")
+GROWN = (*SMALL, "--hidden_sizes=12", "--workdir=study", "--lr_schedule=constant", "--method=set,dense")
 
 
 def test_more_seeds_and_values_train_only_what_is_missing(tmp_path):
@@ -127,21 +127,21 @@ def test_more_seeds_and_values_train_only_what_is_missing(tmp_path):
     before = (tmp_path / "study" / "results.csv").read_bytes()
     ended = run(*GROWN, "--sparsity=0.5,0.8", "--num_seeds=3", cwd=tmp_path)
     assert ended.returncode == 0
-    assert "note: the workdir has 6 runs; 9 of the 15 asked for are new" in ended.stderr
-    assert "9/9 runs" in ended.stderr
+    assert "note: the workdir has 4 runs; 5 of the 9 asked for are new" in ended.stderr
+    assert "5/5 runs" in ended.stderr
     assert (tmp_path / "study" / "results.csv").read_bytes().startswith(before)
     assert run(*GROWN, "--sparsity=0.5,0.8", "--num_seeds=3", "--workdir=whole", cwd=tmp_path).returncode == 0
     key = lambda row: row["run_id"]
     assert sorted(rows(tmp_path / "study"), key=key) == sorted(rows(tmp_path / "whole"), key=key)
     again = run(*first, cwd=tmp_path)
     assert "first step" not in again.stderr
-    assert len(rows(tmp_path / "study")) == 15
+    assert len(rows(tmp_path / "study")) == 9
 
 
 @pytest.mark.parametrize("execution", ["masked", "sparse"])
 def test_more_epochs_continue_bit_for_bit(tmp_path, execution):
     """The update that was not made at the last step of the shorter run is made now."""
-    methods = "--method=set,accset,static" + (",dense,rigl" if execution == "masked" else "")
+    methods = "--method=" + ("set,rigl,dense" if execution == "masked" else "accset")
     command = (*GROWN, methods, f"--execution={execution}", "--ema=0.9", "--dropout=0.1", "--activation=srelu",
                "--drop_schedule=constant", "--stop_fraction=1", "--interval=1epoch", "--sparsity=0.8")  # fmt: skip
     assert run(*command, "--epochs=2", cwd=tmp_path).returncode == 0
@@ -220,7 +220,7 @@ def test_a_failure_is_recorded_and_retried_on_request(tmp_path, monkeypatch):
     assert done.store.read_failures().keys() == failed
     resumed(done, done.study, retry_failed=True)
     assert done.store.read_failures() == {}
-    assert {row["status"] for row in rows(done.store.root)} == {"ok"}
+    assert not any(row["status"] == "failed" for row in rows(done.store.root))
 
 
 def test_failed_runs_are_told_and_give_an_exit_status(tmp_path):
