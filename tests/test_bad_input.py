@@ -275,6 +275,10 @@ REFUSED = {
     "--structure=2:4 --layer_sparsity=dense_0=0.9": ["--layer_sparsity", "--structure=2:4", "how many connections"],
     f"--allocation=erk {MAP}": ["--allocation", "--layer_sparsity=dense_0=0.9", "how many connections"],
     "--exact_seeds --layout=vmap": ["--exact_seeds", "--layout=map"],
+    "--shard=0/3": ["--shard", "0/3 is no share", "1/3 to 3/3"],
+    "--shard=4/3": ["--shard", "4/3 is no share"],
+    "--shard=2": ["--shard", "'2'", "2/8 is the second of eight"],
+    "--tracker=comet": ["'comet'", "none, tensorboard, wandb"],
     # lists
     "--num_seeds=1,2": ["--num_seeds", "one value"],
     "--layout=map,vmap": ["--layout", "one value"],
@@ -573,20 +577,22 @@ def test_the_least_epsilon_named_is_accepted(world, allocation):
 # --- a workdir in use ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        ("--noresume", ["already holds a study", "another --workdir", "--noresume"]),
-        ("--sparsity=0.8", ["--sparsity=not set", "0.8", "another --workdir"]),
-        ("--batch_size=64,128", ["--batch_size=128", "64, 128"]),
-        ("--hidden_sizes=300", ["--hidden_sizes=auto", "300"]),
-        ("--num_seeds=2", ["--num_seeds=1", "2"]),
-    ],
-)
-def test_a_used_workdir_keeps_its_study(world, flag, words):
+def test_a_used_workdir_is_refused_to_who_does_not_resume(world):
     assert world.train("--workdir=study").returncode == TOUCHED_JAX
-    message = world.refusal(f"--workdir=study {flag}")
-    assert [word for word in words if word not in message] == [], message
+    message = world.refusal("--workdir=study --noresume")
+    assert all(word in message for word in ("already holds a study", "another --workdir", "--noresume")), message
+
+
+@pytest.mark.parametrize(
+    ("flag", "new"),
+    [("--sparsity=0.8", 1), ("--batch_size=64,128", 1), ("--hidden_sizes=300", 1), ("--num_seeds=3", 2)],
+)
+def test_a_used_workdir_grows(world, flag, new):
+    assert world.train("--workdir=study").returncode == TOUCHED_JAX
+    grown = world.train(f"--workdir=study {flag}")
+    assert grown.returncode == TOUCHED_JAX
+    assert f"note: the workdir has 1 runs; {new} of the " in grown.stderr
+    assert len(json.loads((world.here / "study" / "config.json").read_text())["runs"]) == 1 + new
 
 
 def test_a_used_workdir_continues_with_settings_that_affect_no_result(world):
