@@ -1,6 +1,6 @@
 """Where the course of runs is shown beside the workdir, which has it all anyway: one adapter of three methods each.
 
-    begin(run, step)     a run begins, or goes on after the step; what was told of later steps does not count
+    begin(run, rows)     a run begins, or goes on after these rows of its metrics; what was told since does not count
     log(run, row)        a row of its metrics
     end(run, result)     its result
 
@@ -24,7 +24,7 @@ PROJECT = "sparse_jax"
 class Tracker(Protocol):
     """What hears of the runs of a study."""
 
-    def begin(self, run: Run, step: int) -> None: ...
+    def begin(self, run: Run, rows: list[dict[str, Any]]) -> None: ...
 
     def log(self, run: Run, row: dict[str, Any]) -> None: ...
 
@@ -49,7 +49,7 @@ class Nothing:
     def __init__(self, root: Path) -> None:
         pass
 
-    def begin(self, run: Run, step: int) -> None:
+    def begin(self, run: Run, rows: list[dict[str, Any]]) -> None:
         pass
 
     def log(self, run: Run, row: dict[str, Any]) -> None:
@@ -65,11 +65,13 @@ class TensorBoard:
     def __init__(self, root: Path) -> None:
         self._root, self._writers = root / "tensorboard", {}
 
-    def begin(self, run: Run, step: int) -> None:
-        """Rows after the step are purged from what TensorBoard shows."""
+    def begin(self, run: Run, rows: list[dict[str, Any]]) -> None:
+        """All rows are told anew, and what was told before is purged: a killed process may not have written it."""
         from tensorboardX import SummaryWriter
 
-        self._writers[run.id] = SummaryWriter(str(self._root / run.id), purge_step=step + 1)
+        self._writers[run.id] = SummaryWriter(str(self._root / run.id), purge_step=0)
+        for row in rows:
+            self.log(run, row)
 
     def log(self, run: Run, row: dict[str, Any]) -> None:
         for name, value in numbers(row).items():
@@ -90,13 +92,17 @@ class WandB:
     def __init__(self, root: Path) -> None:
         self._root, self._runs = root, {}
 
-    def begin(self, run: Run, step: int) -> None:
+    def begin(self, run: Run, rows: list[dict[str, Any]]) -> None:
+        """A run that is known there goes on; it takes no step twice."""
         import wandb
 
-        self._runs[run.id] = wandb.init(
+        found = self._runs[run.id] = wandb.init(
             project=None if "WANDB_PROJECT" in os.environ else PROJECT, id=run.id, name=run.id, resume="allow",
             dir=str(self._root), config=describe_settings(run), reinit="create_new",
         )  # fmt: skip
+        for row in rows:
+            if row["step"] >= found.step:
+                self.log(run, row)
 
     def log(self, run: Run, row: dict[str, Any]) -> None:
         self._runs[run.id].log(numbers(row), step=row["step"])

@@ -98,7 +98,7 @@ class Trainer:
         self.cost.look(state.topology)
         for run in self.pending:
             self.store.truncate_metrics(run.id, step)
-            self.tracker.begin(run, step)
+            self.tracker.begin(run, self.store.read_metrics(run.id))
         self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
         return step, state, seconds
 
