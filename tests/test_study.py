@@ -96,7 +96,7 @@ def test_the_config_says_where_the_results_come_from(study):
 def test_the_table_names_failures_and_the_results(study):
     ended, _ = study
     assert "2 diverged" in ended.stdout
-    assert ended.stdout.rstrip().endswith("w/results.csv")
+    assert ended.stdout.endswith("results: w/results.csv; as a page: python launch/report.py w\n")
     assert "rigl updates every 100 steps, but training has 132 steps" in ended.stderr
     assert "Traceback" not in ended.stderr
 

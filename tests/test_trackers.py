@@ -62,6 +62,8 @@ class Fake:
         self.settings, self.rows, self.summary, self.finished, self.made = settings, [], {}, False, []
         self.step = 3  # what it knows already ends before
 
+    Settings = dict
+
     def init(self, **settings):
         self.made.append(Fake(**settings))
         return self.made[-1]

@@ -1,5 +1,6 @@
 """A study from its grid to its table. Imports jax only when everything is known to be in order."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def _conclude(console: Console, workdir: Path, store: Store, study: Study) -> in
     ids = [run.id for run in study.runs]
     finished, ended = store.done(ids, failed=False), store.done(ids, failed=True)
     print_summary(console, study, store.read_results())
-    print(f"results: {workdir / 'results.csv'}")
+    print(f"results: {workdir / 'results.csv'}; as a page: python launch/report.py {shlex.quote(str(workdir))}")
     if len(ended) < len(ids):
         print(f"{len(ids) - len(ended):,} of {len(ids):,} runs are left to the other shares")
     if len(finished) < len(ended):

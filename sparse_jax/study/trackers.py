@@ -99,6 +99,7 @@ class WandB:
         found = self._runs[run.id] = wandb.init(
             project=None if "WANDB_PROJECT" in os.environ else PROJECT, id=run.id, name=run.id, resume="allow",
             dir=str(self._root), config=describe_settings(run), reinit="create_new",
+            settings=wandb.Settings(silent=True),
         )  # fmt: skip
         for row in rows:
             if row["step"] >= found.step:
