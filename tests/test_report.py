@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from sparse_jax.errors import UserError
-from sparse_jax.report import build, exhibits, frames, logs, page, records, tables, topologies
+from sparse_jax.report import build, exhibits, frames, logs, page, records, seeds, tables, topologies
 from sparse_jax.report.sections import sections
 from sparse_jax.study.mask_file import load_masks
 from tests.report_store import HIDDEN, edit_result, fail, write_study
@@ -285,9 +285,25 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, lacking):
     assert sentence in said(root).text
 
 
-def test_values_that_share_no_seed_are_not_compared(small):
-    """static with the seeds 0 and 1, set with 2 and 3."""
+def test_means_stand_beside_those_of_runs_that_are_ok(small):
     root, names = small
+    edit_result(root, names[0], status="collapsed", test_accuracy=0.1)
+    fail(root, names[-1], "no room")
+    rows = seeds.seed_rows(*findings_of(root)[:2])
+    first, last = rows.iloc[0], rows.iloc[-1]
+    accuracies = [json.loads((root / "runs" / name / "result.json").read_text())["test_accuracy"] for name in names[:2]]
+    assert (first["runs"], first["collapsed"], first["collapse rate"]) == (2, 1, "50% [1%, 99%]")
+    assert first["mean"] == pytest.approx(np.mean(accuracies))
+    assert first["mean of ok runs"] == accuracies[1]
+    assert (last["runs"], last["failed"]) == (2, 1)
+    assert pd.isna(last["from"])  # of one run
+    assert "50% [1%, 99%]" in built(root).text
+
+
+def test_values_that_share_no_seed_are_not_compared(tmp_path):
+    """static with the seeds 0 and 1, set with 2 and 3."""
+    root, names = tmp_path, write_study(tmp_path, **SMALL | {"methods": ("static", "set")})
+    assert "points of accuracy" in built(root).text
     config = json.loads((root / "config.json").read_text())
     for name in (name for name in names if "-set-" in name):
         seed = config["runs"][name]["seed"] + 2

@@ -23,6 +23,7 @@ from sparse_jax.report.exhibits import (
 from sparse_jax.report.figures import LAW, MEAN, label
 from sparse_jax.report.frames import Layout, learning
 from sparse_jax.report.records import NONE
+from sparse_jax.report.seeds import FORMATS, seed_rows
 from sparse_jax.report.tables import Table, signed
 from sparse_jax.report.topologies import Map, map_rows, read_topologies
 
@@ -31,7 +32,7 @@ def sections(findings: Findings) -> list[Section]:
     """Every section, also those whose data are missing."""
     return [
         Section("accuracy", "Accuracy against density", _accuracy(findings)),
-        Section("heat", "Accuracy at a glance", _heat_maps(findings)),
+        Section("heat", "Accuracy at a glance", [*_heat_maps(findings), _seeds(findings)]),
         Section("learning", "Learning", _learning(findings)),
         Section("topology", "Topology", _topology(findings)),
         Section("cost", "What it cost", _cost(findings)),
@@ -102,6 +103,18 @@ def _heat_maps(findings: Findings) -> list:
         draw = partial(figures.heat_map, layout=layout, rows=name)
         parts.append(figure(f"heat-{name}", title, caption, summary, found, draw))
     return parts
+
+
+def _seeds(findings: Findings) -> Table | Missing:
+    title, rows = "Every setting over its seeds", seed_rows(findings.records, findings.layout)
+    if rows.empty:
+        return Missing("seeds", title, NO_RESULTS)
+    caption = (
+        "The mean is over all runs with a result, with Student's t interval (BCa bootstrap from 20 seeds on); beside "
+        "it the mean of the runs that neither collapsed nor diverged, the interquartile mean (interval from 5 seeds "
+        "on), and how often runs were lost, with exact binomial intervals. All at 95%."
+    )
+    return Table("seeds", title, caption, rows.rename(columns=labels(list(findings.layout.varied))), FORMATS)
 
 
 def _first_level(layout: Layout, found: pd.DataFrame) -> dict[str, str]:
