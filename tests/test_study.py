@@ -151,12 +151,12 @@ class InProcess:
         assert self.outcome == (False, {})
 
 
-def resumed(done, study, **settings):
+def resumed(done, study, interrupt=None, **settings):
     """Train another study, or the same once more, into the store of one."""
     config = done.store.read_config()
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     done.store.write_config(config | {"runs": config["runs"] | runs})
-    return execute.execute(study, StudyConfig(**settings), done.store, Interrupt(), make_reader("."))
+    return execute.execute(study, StudyConfig(**settings), done.store, interrupt or Interrupt(), make_reader("."))
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):

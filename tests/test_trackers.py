@@ -8,7 +8,7 @@ from sparse_jax.config import TRACKERS as NAMES
 from sparse_jax.errors import UserError
 from sparse_jax.study import trackers
 from sparse_jax.study.store import open_store
-from sparse_jax.study.trackers import MODULES, TRACKERS, check, numbers
+from sparse_jax.study.trackers import MODULES, TRACKERS, Guarded, check, numbers
 from tests.program import SMALL, rows, run, start
 from tests.test_grid import study_of
 from tests.test_resume import wait_for
@@ -53,6 +53,22 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
     check("none")
     with pytest.raises(UserError, match=r"--tracker=wandb needs the package wandb: pip install -e '\.\[trackers\]'"):
         check("wandb")
+
+
+def test_a_tracker_that_fails_is_told_of_once_and_loses_nothing(capsys):
+    class Broken:
+        def begin(self, run, rows):
+            pass
+
+        def log(self, run, row):
+            raise ConnectionError("the network is down\nand stays so")
+
+    guarded = Guarded("wandb", Broken())
+    guarded.begin(None, [])
+    for _ in range(3):
+        guarded.log(None, {})
+    guarded.end(None, {})
+    assert capsys.readouterr().err == "note: --tracker=wandb hears no more of this session: the network is down\n"
 
 
 class Fake:

@@ -10,11 +10,13 @@ import pytest
 from sparse_jax.study import execute
 from sparse_jax.study.extension import course
 from sparse_jax.study.grid import Cohort
+from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import open_store
+from sparse_jax.study.train_group import Trainer
 from tests.program import SMALL, outcome, rows, run, start
 from tests.test_grid import study_of
-from tests.test_study import InProcess, resumed
+from tests.test_study import HARDWARE, InProcess, resumed
 
 STUDY = (
     *SMALL, "--hidden_sizes=12", "--method=static,set", "--activation=relu,tanh", "--sparsity=0.5,0.9", "--num_seeds=2",
@@ -63,8 +65,8 @@ def test_a_worker_without_anything_to_claim_ends_with_one_line(reference, tmp_pa
     assert run(*STUDY, cwd=tmp_path).returncode == 0
     store = open_store(tmp_path / "study")
     lost = rows(store.root)[0]["run_id"]
+    cohort = store.read_results()[lost]["group"].rpartition("-")[0]
     (store.root / "runs" / lost / "result.json").unlink()
-    cohort = store.groups_of(lost)[0].rpartition("-")[0]
     with store.claim(cohort):
         holder = (store.root / "locks" / f"{cohort}.lock").read_text().strip()
         ended = run(*STUDY, cwd=tmp_path)
@@ -221,6 +223,67 @@ def test_a_failure_is_recorded_and_retried_on_request(tmp_path, monkeypatch):
     resumed(done, done.study, retry_failed=True)
     assert done.store.read_failures() == {}
     assert not any(row["status"] == "failed" for row in rows(done.store.root))
+
+
+def ids(study):
+    return [run.id for run in study.runs]
+
+
+TINY = {"train_size": [200], "hidden_sizes": [(9,)], "batch_size": [20], "lr_schedule": ["constant"]}
+
+
+def stopped(done, study, monkeypatch, chunks):
+    """Ask to stop after so many pieces of work."""
+    asked, chunk = Interrupt(), Trainer._chunk
+
+    def counted(self, *args):
+        asked.count = getattr(asked, "count", 0) + 1
+        asked.asked = asked.count >= chunks
+        return chunk(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_chunk", counted)
+        return resumed(done, study, interrupt=asked)
+
+
+def test_groups_that_overlap_train_no_run_twice(tmp_path, monkeypatch):
+    """Of four seeds, then of two of them, both stopped; then of four again, and longer."""
+    four, two = study_of(num_seeds=4, epochs=[2], **TINY), study_of(num_seeds=2, epochs=[2], **TINY)
+    done = InProcess(tmp_path, monkeypatch, num_seeds=1, epochs=[2], activation=[("tanh",)], **TINY)
+    assert stopped(done, four, monkeypatch, 2).stopped
+    assert stopped(done, two, monkeypatch, 2).stopped
+    trained = []
+    monkeypatch.setattr(execute.Monitor, "end", lambda self, group, runs, *rest: trained.append(runs))
+    assert not resumed(done, four).stopped
+    assert trained == [4]
+    assert all(len(done.store.read_metrics(run_id)) == 2 for run_id in ids(four))
+    resumed(done, study_of(num_seeds=4, epochs=[3], **TINY))
+    alone = InProcess(tmp_path / "alone", monkeypatch, num_seeds=4, epochs=[3], **TINY)
+    found = done.store.read_results()
+    assert {run_id: found[run_id]["digest"] for run_id in ids(alone.study)} == {
+        run_id: result["digest"] for run_id, result in alone.store.read_results().items()
+    }
+
+
+def test_a_checkpoint_of_other_runs_is_not_taken(tmp_path, monkeypatch):
+    """The record of the groups is lost, and a new group would have the name of an old one."""
+    done = InProcess(tmp_path, monkeypatch, num_seeds=2, epochs=[2], **TINY)
+    for path in (done.store.root / "groups").iterdir():
+        path.unlink()
+    resumed(done, study_of(num_seeds=4, epochs=[2], **TINY))
+    digests = [result["digest"] for result in done.store.read_results().values()]
+    assert len(set(digests)) == 4
+
+
+def test_a_group_that_is_too_large_here_is_divided(tmp_path, monkeypatch):
+    study = study_of(num_seeds=4, epochs=[2], **TINY)
+    done = InProcess(tmp_path, monkeypatch, num_seeds=1, epochs=[2], activation=[("tanh",)], **TINY)
+    assert stopped(done, study, monkeypatch, 2).stopped
+    monkeypatch.setattr(execute, "set_up", lambda settings: HARDWARE._replace(lane_width=2))
+    trained = []
+    monkeypatch.setattr(execute.Monitor, "end", lambda self, group, runs, *rest: trained.append(runs))
+    resumed(done, study)
+    assert trained == [2, 2]
 
 
 def test_failed_runs_are_told_and_give_an_exit_status(tmp_path):

@@ -24,7 +24,7 @@ from sparse_jax.study.provenance import open_session, tell_of_kernel
 from sparse_jax.study.rows import COLUMNS, describe_settings
 from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
-from sparse_jax.study.trackers import TRACKERS, Tracker
+from sparse_jax.study.trackers import Tracker, track
 from sparse_jax.study.train_group import Trainer
 from sparse_jax.training.cohort import make_cohort, stack
 from sparse_jax.training.hardware import Hardware, set_up
@@ -60,11 +60,13 @@ class Worker:
 
     def train(self, cohort: Cohort) -> bool:
         """Train what is left of a cohort, and renew results.csv after every group; False if asked to stop."""
-        ended = self._ended(self.study.runs)
-        self.monitor.remaining([run for run in self.study.runs if run.id not in ended])
         programs: dict[int, TrainFns] = {}
         most = self.hardware.group_size(bytes_per_run(cohort.runs[0]))
-        for members in unfinished(cohort, self.store, self.shorter, ended, most):
+        for members in unfinished(cohort, self.store, self.shorter, self._ended(cohort.runs), most):
+            ended = self._ended(self.study.runs)
+            if all(run.id in ended for run in members.runs):  # since, in a group that has some of the same runs
+                continue
+            self.monitor.remaining([run for run in self.study.runs if run.id not in ended])
             if self.interrupt.asked or not self._train(members, ended, programs):
                 return False
             write_csv(self.store)
@@ -133,7 +135,7 @@ def execute(
     with Monitor(hardware.description) as monitor:
         worker = Worker(
             study, store, hardware, session, make_loader(settings, store, hardware, read), shorter,
-            settings.checkpoint_seconds, interrupt, monitor, TRACKERS[settings.tracker](store.root),
+            settings.checkpoint_seconds, interrupt, monitor, track(settings.tracker, store.root),
         )  # fmt: skip
         turn = in_turn(study.cohorts, settings.shard, settings.takeover)
         held = work_through(turn, store, worker.left, worker.train)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -76,32 +76,30 @@ class Ended(NamedTuple):
     flops: list[int]  # by run
 
 
-def load(store: Store, run_ids: Sequence[str], begun: RunState) -> Ended | None:
-    """The last checkpoints of finished runs of equal length, put together; None if one of them is gone or damaged.
+def load(store: Store, results: Mapping[str, Mapping[str, Any]], begun: RunState, steps: int) -> Ended | None:
+    """The last checkpoints of finished runs of equal length, put together; None unless all are whole and fit.
 
     Args:
       store: of the runs.
-      run_ids: in the order of the lanes.
+      results: theirs by run id, in the order of the lanes.
       begun: shapes and dtypes of the state at the first step.
+      steps: that they made.
     """
     read = functools.cache(lambda group: read_newest(store.checkpoints(group), lambda meta: True))
     lanes: list[tuple[Snapshot, int]] = []
-    for run_id in run_ids:
-        group = next(reversed(store.groups_of(run_id)), None)
-        snapshot = read(group) if group and store.checkpoints(group).is_dir() else None
-        if snapshot is None or run_id not in snapshot.meta["runs"]:
+    for run_id, result in results.items():
+        snapshot = read(result["group"]) if store.checkpoints(result["group"]).is_dir() else None
+        if snapshot is None or snapshot.step != steps or run_id not in snapshot.meta["runs"]:
             return None
         lanes.append((snapshot, snapshot.meta["runs"].index(run_id)))
-    if len({(snapshot.step, str(snapshot.meta["slots"])) for snapshot, _ in lanes}) > 1:
+    slots = lanes[0][0].meta["slots"]
+    like = compacted(begun, slots)
+    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    for snapshot, _ in lanes:
+        if snapshot.meta["slots"] != slots or snapshot.leaves.keys() != wanted.keys():
+            return None
+    found = {path: jnp.stack([snapshot.leaves[path][lane] for snapshot, lane in lanes]) for path in wanted}
+    if any((found[path].shape, found[path].dtype) != (leaf.shape, leaf.dtype) for path, leaf in wanted.items()):
         return None
-    first = lanes[0][0]
-    like = compacted(begun, first.meta["slots"])
-
-    def stacked(path, leaf):
-        found = jnp.stack([snapshot.leaves[jax.tree_util.keystr(path)][lane] for snapshot, lane in lanes])
-        if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(f"{jax.tree_util.keystr(path)} is {found.dtype}{found.shape}, expected {leaf}")
-        return found
-
-    state = jax.tree_util.tree_map_with_path(stacked, like)
-    return Ended(first.step, state, [snapshot.meta["flops"][lane] for snapshot, lane in lanes])
+    state = jax.tree_util.tree_map_with_path(lambda path, _: found[jax.tree_util.keystr(path)], like)
+    return Ended(steps, state, [snapshot.meta["flops"][lane] for snapshot, lane in lanes])

@@ -1,5 +1,6 @@
 """Which runs of a cohort train together: decided when they begin, and remembered, so that they go on together."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ class Members(NamedTuple):
 def unfinished(cohort: Cohort, store: Store, shorter: Shorter, done: frozenset[str], most: int) -> list[Members]:
     """The groups of a cohort that have something left to train; new ones are remembered in the store.
 
-    A group that was begun goes on as it is, if the study has all its runs. All other runs form new groups, those that
-    continue runs of fewer epochs apart from those that begin.
+    A group that was begun goes on as it is, if the study has all its runs and they can train together here. All other
+    runs form new groups and begin anew, those that continue runs of fewer epochs apart from those that do not.
 
     Args:
       cohort: its lock has to be held.
@@ -30,14 +31,20 @@ def unfinished(cohort: Cohort, store: Store, shorter: Shorter, done: frozenset[s
       most: runs that can train together.
     """
     saved, by_id = store.read_groups(cohort.id), {run.id: run for run in cohort.runs}
-    begun = {name: ids for name, ids in saved.items() if by_id.keys() >= {*ids} and not done.issuperset(ids)}
+    begun = {
+        name: ids
+        for name, ids in saved.items()
+        if by_id.keys() >= {*ids} and not done.issuperset(ids) and len(ids) <= most
+    }
     sources = {run.id: shorter.of(run) for run in cohort.runs if run.id not in done}
     taken, starts = set().union(*begun.values()), {}
     for run_id, (epochs, _) in sources.items():
         if run_id not in taken:
             starts.setdefault(epochs, []).append(run_id)
     parts = [part for ids in starts.values() for part in _parts(ids, most)]
-    new = {f"{cohort.id}-{len(saved) + i}": part for i, part in enumerate(parts)}
+    names = (f"{cohort.id}-{i}" for i in itertools.count())
+    free = (name for name in names if name not in saved and not store.checkpoints(name).exists())
+    new = {next(free): part for part in parts}
     if new:
         store.write_groups(cohort.id, saved | new)
     return [

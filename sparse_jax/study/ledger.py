@@ -55,11 +55,10 @@ def extended(store: Store, grid: Grid, study: Study) -> tuple[dict[str, Any], in
         )
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     command = {"command": _command(), "settings": asked(grid)}
-    known = [entry["command"] for entry in saved["commands"]]
     return saved | {
         "runs": saved["runs"] | {run_id: config for run_id, config in runs.items() if run_id not in saved["runs"]},
         "masks": saved["masks"] | masks,
-        "commands": saved["commands"] + ([] if command["command"] in known else [command]),
+        "commands": saved["commands"] + ([] if plain(command) in saved["commands"] else [command]),
     }, len(runs.keys() - saved["runs"].keys())
 
 

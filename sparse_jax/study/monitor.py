@@ -42,7 +42,7 @@ class Monitor:
     def begin(self, group: str, done: int, placement: str) -> None:
         """Name the group that trains now, of whose steps a checkpoint has `done` already, and where its data lie."""
         if placement != self._placement:
-            self._say(placement)
+            self.say(placement)
         self._placement = placement
         self._total -= done
         self._progress.update(self._task, description=group, total=self._total)
@@ -53,18 +53,19 @@ class Monitor:
         self._progress.advance(self._task, steps)
         if not self._stepped:
             self._stepped = True
-            self._say(f"{self._device}: first step {time.monotonic() - BEGAN:.1f} s after the start")
+            self.say(f"{self._device}: first step {time.monotonic() - BEGAN:.1f} s after the start")
 
     def end(self, group: str, runs: int, seconds: float, cost: str) -> None:
         """A group is trained and its results are written; `cost` says what a run of it took."""
         self._trained += runs
-        self._say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s  {cost}")
+        self.say(f"{self._trained}/{self._to_train} runs  {group}  {seconds:.1f} s  {cost}")
 
     def failed(self, group: str, runs: int, message: str) -> None:
         """A group ended with an error; its runs do not count as trained."""
-        self._say(f"{runs} runs failed  {group}  {message}")
+        self.say(f"{runs} runs failed  {group}  {message}")
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
         if not self._progress.disable:
             self._progress.console.print(line)
         else:

@@ -76,14 +76,16 @@ def write_results(
     if state.best is not None:
         evaluations["test_at_best"] = _score(group, (state.best.params, state.best.model_state), 2)
     host = jax.device_get(state._replace(key=None, opt_state=None))
+    results: list[tuple[Run, dict[str, Any]]] = []
     for lane, run in enumerate(group.runs):
         if run in pending:
             result = _result(group, cost, run, lane, lane_of(host, lane), lane_of(evaluations, lane))
             if run.problem.masked:
                 store.write_masks(run.id, _masks(run, lane_of(host, lane)))
-            result |= {"seconds": round(seconds, 3)}
-            store.write_result(run.id, result)
-            tracker.end(run, result)
+            results.append((run, result | {"seconds": round(seconds, 3)}))
+            store.write_result(run.id, results[-1][1])
+    for run, result in results:
+        tracker.end(run, result)
 
 
 def _masks(run: Run, state: RunState) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def _result(
         "status": rows.status(finite and not state.diverged, accuracy["test"], group.majority, problem.test),
         **cost.of(lane, by_layer),
         "lanes": group.lanes,
+        "group": group.id,
         "session": group.session,
         "majority": group.majority,
         "digest": digest(_identity(state)),

@@ -73,11 +73,7 @@ def train_study(grid: Grid) -> int:
     if outcome.stopped:
         print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
         return INTERRUPTED
-    if outcome.held:
-        by = ", ".join(sorted(set(outcome.held.values())))
-        print(f"nothing left to claim: {len(outcome.held)} of {len(study.cohorts)} cohorts are trained by {by}")
-        return 0
-    return _conclude(console, workdir, store, study)
+    return _conclude(console, workdir, store, study, outcome.held)
 
 
 def _print_course(study: Study, store: Store, workdir: Path) -> None:
@@ -92,19 +88,20 @@ def _print_course(study: Study, store: Store, workdir: Path) -> None:
         print(f"about {in_words(found[0])}, {found[1]}")
 
 
-def _conclude(console: Console, workdir: Path, store: Store, study: Study) -> int:
-    """Print the results of a study whose worker has done its part; the exit status."""
+def _conclude(console: Console, workdir: Path, store: Store, study: Study, held: dict[str, str]) -> int:
+    """Say how a study stands whose worker has done its part, while others hold some cohorts; the exit status."""
     ids = [run.id for run in study.runs]
     finished, ended = store.done(ids, failed=False), store.done(ids, failed=True)
-    print_summary(console, study, store.read_results())
-    print(f"results: {workdir / 'results.csv'}; as a page: python launch/report.py {shlex.quote(str(workdir))}")
-    if len(ended) < len(ids):
+    if held:
+        by = ", ".join(sorted(set(held.values())))
+        print(f"nothing left to claim: {len(held)} of {len(study.cohorts)} cohorts are trained by {by}")
+    else:
+        print_summary(console, study, store.read_results())
+        print(f"results: {workdir / 'results.csv'}; as a page: python launch/report.py {shlex.quote(str(workdir))}")
+    if len(ended) < len(ids) and not held:
         print(f"{len(ids) - len(ended):,} of {len(ids):,} runs are left to the other shares")
-    if len(finished) < len(ended):
-        print(
-            f"{len(ended) - len(finished):,} runs failed, and runs/RUN/failure.json says why; --retry_failed trains "
-            "them again",
-            file=sys.stderr,
-        )
-        return FAILED
-    return 0
+    if len(finished) == len(ended):
+        return 0
+    count = f"{len(ended) - len(finished):,} runs failed"
+    print(f"{count}, and runs/RUN/failure.json says why; --retry_failed trains them again", file=sys.stderr)
+    return FAILED

@@ -84,11 +84,11 @@ class Store:
         """The study's config, None if there is none yet. Raises UserError if it is broken."""
         path = self.root / "config.json"
         try:
-            config = _parse_object(path.read_bytes()) if path.exists() else {}
+            config = _parse_object(path.read_bytes())
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        if config == {} and not path.exists():
-            return None
         if config is None:
             raise UserError(f"{path} is not a JSON object; restore it or choose another --workdir")
         return config
@@ -131,8 +131,7 @@ class Store:
         return {run_id: failure for run_id, failure in self._read_all(FAILURE).items() if run_id not in results}
 
     def _read_all(self, name: str) -> dict[str, dict]:
-        files = {file.parent.name: file for file in sorted(self.root.glob(f"runs/*/{name}"))}
-        found = {run_id: _parse_object(file.read_bytes()) for run_id, file in files.items()}
+        found = {file.parent.name: _read_object(file) for file in sorted(self.root.glob(f"runs/*/{name}"))}
         return {run_id: value for run_id, value in found.items() if value is not None}
 
     def done(self, run_ids: Iterable[str], *, failed: bool) -> frozenset[str]:
@@ -141,21 +140,18 @@ class Store:
         return frozenset(run_id for run_id in run_ids if any(self._has(run_id, name) for name in names))
 
     def _has(self, run_id: str, name: str) -> bool:
-        path = self.root / "runs" / _safe(run_id) / name
-        return path.exists() and _parse_object(path.read_bytes()) is not None
+        return _read_object(self.root / "runs" / _safe(run_id) / name) is not None
 
     def read_groups(self, cohort: str) -> dict[str, list[str]]:
-        """Group -> the runs that train together, of the groups of a cohort that were begun."""
+        """Group -> the runs that train together, of the groups of a cohort that were begun. UserError if damaged."""
         path = self._groups(cohort)
-        return (_parse_object(path.read_bytes()) or {}) if path.exists() else {}
+        groups = _read_object(path)
+        if groups is None and path.exists():
+            raise UserError(f"{path} is not a JSON object; restore it or choose another --workdir")
+        return groups or {}
 
     def write_groups(self, cohort: str, groups: dict[str, list[str]]) -> None:
         write_atomic(self._groups(cohort), _dump(groups, indent=2))
-
-    def groups_of(self, run_id: str) -> list[str]:
-        """The groups that a run was put into; it was trained in the last."""
-        found = [_parse_object(file.read_bytes()) or {} for file in self.root.glob("groups/*.json")]
-        return [group for groups in found for group, runs in groups.items() if run_id in runs]
 
     def _groups(self, cohort: str) -> Path:
         return self.root / "groups" / f"{_safe(cohort)}.json"
@@ -244,6 +240,14 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_object(path: Path) -> dict | None:
+    """The JSON object of a file, None if it is gone, be it just now, or holds anything else."""
+    try:
+        return _parse_object(path.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def _parse_object(text: bytes) -> dict | None:

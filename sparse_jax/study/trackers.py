@@ -9,6 +9,8 @@ tracker needs.
 """
 
 import os
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,3 +117,34 @@ class WandB:
 
 
 TRACKERS = {"none": Nothing, "tensorboard": TensorBoard, "wandb": WandB}
+
+
+class Guarded:
+    """A tracker whose first error is told, and which hears no more after it: the workdir has all that counts."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name, self._tracker = name, tracker
+
+    def begin(self, run: Run, rows: list[dict[str, Any]]) -> None:
+        self._try(lambda tracker: tracker.begin(run, rows))
+
+    def log(self, run: Run, row: dict[str, Any]) -> None:
+        self._try(lambda tracker: tracker.log(run, row))
+
+    def end(self, run: Run, result: dict[str, Any]) -> None:
+        self._try(lambda tracker: tracker.end(run, result))
+
+    def _try(self, call: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            call(self._tracker)
+        except Exception as error:  # of the network, of an account, of the disk that it writes to
+            self._tracker = None
+            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            print(f"note: --tracker={self._name} hears no more of this session: {message}", file=sys.stderr)
+
+
+def track(name: str, root: Path) -> Tracker:
+    """The tracker of a study in the workdir `root`."""
+    return Guarded(name, TRACKERS[name](root))

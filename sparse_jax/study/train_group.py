@@ -88,7 +88,13 @@ class Trainer:
         """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
         group = self.group
         begun = abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs))
-        restored = checkpoints.restore(lambda meta: compacted(begun, meta["slots"])) or self._continued(begun)
+
+        def like(meta):
+            if meta["runs"] != [run.id for run in group.runs]:
+                raise ValueError("it is of other runs")
+            return compacted(begun, meta["slots"])
+
+        restored = checkpoints.restore(like) or self._continued(begun)
         if restored is None:
             step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
         else:
@@ -104,17 +110,21 @@ class Trainer:
 
     def _continued(self, begun: RunState) -> tuple[int, RunState, dict[str, Any]] | None:
         """The end of the shorter runs that this group continues, as a checkpoint; their metrics become its own."""
-        ended = load(self.store, self.group.shorter, begun) if self.group.shorter else None
+        if not self.group.shorter:
+            return None
+        everything = self.store.read_results()
+        results = {run_id: everything[run_id] for run_id in self.group.shorter}
+        epochs = next(iter(results.values()))["epochs"]
+        ended = load(self.store, results, begun, epochs * self.problem.steps_per_epoch)
         if ended is None:
+            self.monitor.say(f"{self.group.id} begins anew: the ends of its runs of {epochs} epochs are gone")
             return None
         for run, shorter in zip(self.group.runs, self.group.shorter, strict=True):
             if run in self.pending:
                 self.store.copy_metrics(shorter, run.id)
-        results = self.store.read_results()
         self.continues = True
-        return ended.step, ended.state, {
-            "flops": ended.flops, "seconds": sum(results[run_id]["seconds"] for run_id in self.group.shorter),
-        }  # fmt: skip
+        seconds = sum(result["seconds"] for result in results.values())
+        return ended.step, ended.state, {"flops": ended.flops, "seconds": seconds}
 
     def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
         """Some optimiser steps, at most to the next event, and that event if it is reached."""

@@ -141,9 +141,9 @@ def load(place: Place, which: str) -> Trained:
 def _snapshot(place: Place) -> Snapshot:
     """The newest whole checkpoint of the group in which the run was trained."""
     root, reasons = place.store.root / "checkpoints", []
-    groups = [place.store.checkpoints(group) for group in reversed(place.store.groups_of(place.id))]
+    group = place.store.checkpoints(place.result["group"]) if "group" in place.result else root
     with _warnings_kept(reasons):
-        for group in filter(Path.is_dir, groups):
+        if group != root and group.is_dir():
             snapshot = read_newest(group, lambda meta: place.id in (meta.get("runs") or ()))
             if snapshot is not None and {"kernels", "slots"} <= snapshot.meta.keys():
                 return snapshot

@@ -89,6 +89,8 @@ def place(tree: Any, width: int, mesh: jax.sharding.Mesh) -> Any:
     """`tree`, with a leading axis of runs, padded to `width` by repeating the last run, on the mesh."""
 
     def padded(leaf):
+        if leaf.shape[0] > width:
+            raise ValueError(f"{leaf.shape[0]} runs do not fit into {width} lanes")
         index = np.minimum(np.arange(width), leaf.shape[0] - 1)
         return leaf if leaf.shape[0] == width else leaf[index]
 
