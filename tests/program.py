@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MEASURED = ("seconds", "step_ms", "peak_memory_mb")
+MEASURED = ("seconds", "step_ms", "peak_memory_mb", "session")
 SMALL = (
     "--dataset=digits", "--train_size=600", "--hidden_sizes=24,12", "--batch_size=16", "--epochs=4",
     "--learning_rate=0.1", "--cpu_devices=2", "--checkpoint_seconds=0.1",

@@ -313,4 +313,4 @@ def test_config_says_what_was_asked_for_and_where(tmp_path):
     assert [entry["settings"]["num_seeds"] for entry in config["commands"]] == [[1], [2]]
     assert len(config["runs"]) == 2
     assert len(config["sessions"]) == 1
-    assert {row["session"] for row in rows(tmp_path / "w")} == {"0"}
+    assert {result["session"] for result in open_store(tmp_path / "w").read_results().values()} == {0}
