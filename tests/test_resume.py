@@ -118,6 +118,7 @@ def test_a_finished_study_is_not_trained_again(reference, tmp_path):
     assert (tmp_path / "study" / "results.csv").read_bytes() == before
 
 
+@masked_only
 def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
     assert run(*reference.command, cwd=tmp_path).returncode == 0
     next((tmp_path / "study" / "runs").iterdir()).joinpath("result.json").unlink()
@@ -127,6 +128,7 @@ def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
     assert outcome(tmp_path / "study") == reference.outcome
 
 
+@masked_only
 def test_a_killed_study_goes_on_as_a_part_of_a_larger_one(reference, tmp_path):
     process = start(*reference.command, cwd=tmp_path)
     wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)
@@ -139,6 +141,7 @@ def test_a_killed_study_goes_on_as_a_part_of_a_larger_one(reference, tmp_path):
     assert len(table) == 2 * len(reference.outcome[0])
 
 
+@masked_only
 def test_a_study_goes_on_with_other_devices(reference, tmp_path):
     process = start(*reference.command, "--num_seeds=1", cwd=tmp_path)
     wait_for(tmp_path, "study/checkpoints/*/[1-9]*/_CHECKPOINT_METADATA", process)

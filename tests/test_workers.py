@@ -140,7 +140,7 @@ def test_more_seeds_and_values_train_only_what_is_missing(tmp_path):
     assert len(rows(tmp_path / "study")) == 9
 
 
-@pytest.mark.parametrize("execution", ["masked", "sparse"])
+@pytest.mark.parametrize("execution", ["masked", pytest.param("sparse", marks=pytest.mark.slow)])
 def test_more_epochs_continue_bit_for_bit(tmp_path, execution):
     """The update that was not made at the last step of the shorter run is made now."""
     methods = "--method=" + ("set,rigl,dense" if execution == "masked" else "accset")
