@@ -85,7 +85,7 @@ class Store:
         path = self.root / "config.json"
         try:
             config = _parse_object(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
@@ -246,7 +246,7 @@ def _read_object(path: Path) -> dict | None:
     """The JSON object of a file, None if it is gone, be it just now, or holds anything else."""
     try:
         return _parse_object(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
