@@ -67,7 +67,8 @@ def _write_run(root: Path, name: str, config: dict, majority: bool, inputs: bool
         "sparsity": 1 - connections / SIZE, "connections": connections, "parameters": connections + HIDDEN + CLASSES,
         "train_accuracy": min(1.0, test + 0.01), "val_accuracy": test, "test_accuracy": test, "train_loss": 0.3,
         "val_loss": 0.4, "test_loss": 0.4, "status": "ok" if test > 0.15 else "collapsed", "seconds": 0.1 + density,
-        "training_flops": int(1e9 * density), "kernels": KERNELS, "digest": f"{zlib.crc32(name.encode()):08x}",
+        "training_flops": int(1e9 * density), "kernels": KERNELS, "test_examples": EXAMPLES,
+        "input_shape": [8, 8, 1], "digest": f"{zlib.crc32(name.encode()):08x}",
     }  # fmt: skip
     result |= {"majority": MAJORITY} if majority else {}
     (root / "runs" / name).mkdir()

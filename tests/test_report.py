@@ -186,12 +186,19 @@ def test_degrees_are_shares_of_neurons_with_at_least_so_many():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "inputs", "shape"),
-    [("digits", 64, (8, 8, 1)), ("mnist", 784, (28, 28, 1)), ("cifar10", 3072, (32, 32, 3)), ("synthetic", 64, None),
-     ("gone.npz", 64, None), ("mnist", 785, None)],
-)  # fmt: skip
-def test_inputs_are_images_where_the_data_set_says_so(dataset, inputs, shape):
-    assert topologies.input_shape(dataset, inputs) == shape
+    ("shape", "inputs", "expected"),
+    [([8, 8, 1], 64, (8, 8, 1)), ([4, 4, 3], 48, (4, 4, 3)), ([8, 8, 1], 65, None), ([64], 64, None), (None, 64, None)],
+)
+def test_inputs_are_images_where_the_run_says_so(shape, inputs, expected):
+    assert topologies.image_shape(pd.Series({"input_shape": shape}), inputs) == expected
+
+
+def test_without_the_number_of_test_examples_there_are_no_categories(small):
+    root, names = small
+    assert "The number of test examples is not known." not in said(root).text
+    for name in names:
+        edit_result(root, name, test_examples=None)
+    assert "The number of test examples is not known." in said(root).text
 
 
 # --- several stores --------------------------------------------------------------------------------

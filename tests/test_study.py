@@ -11,11 +11,14 @@ import pytest
 from sparse_jax.config import StudyConfig
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
+from sparse_jax.sparse.links import make_links
 from sparse_jax.study import execute
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.ledger import EMPTY
 from sparse_jax.study.loader import make_loader
+from sparse_jax.study.mask_file import load_masks
+from sparse_jax.study.results import connections_of_inputs, seen_now
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
 from sparse_jax.training.checkpoint import Checkpoints
@@ -80,6 +83,35 @@ def test_metrics_have_a_line_an_epoch_and_count_what_moved(study):
         assert [line["connections"] for line in lines] == [int(row["connections"])] * 4
         moved = sum(line["moved"] for line in lines)
         assert (moved > 0) == (row["method"].startswith("set")), row["method"]  # rigl's interval is longer
+
+
+def test_the_connections_of_every_input_are_those_of_the_masks(study):
+    """At epochs 1 to 4, of all methods but dense; the last ones, less what the last update moved, are in the masks."""
+    _, workdir = study
+    for row in rows(workdir):
+        lines = open_store(workdir).read_metrics(row["run_id"])
+        if row["method"] == "dense":
+            assert all("input_connections" not in line for line in lines)
+            continue
+        assert [len(line["input_connections"]) for line in lines] == [64] * 4
+        mask = load_masks(workdir / "runs" / row["run_id"] / "masks.npz")["dense_0/kernel"]
+        assert lines[-1]["input_connections"] == mask.sum(1).tolist()  # no update follows the last evaluation
+        result = json.loads((workdir / "runs" / row["run_id"] / "result.json").read_text())
+        assert (result["input_shape"], result["test_examples"], result["majority"]) == ([8, 8, 1], 359, 37 / 359)
+
+
+def test_connections_of_inputs_are_those_of_either_execution():
+    mask = np.array([[[1, 0], [1, 1], [0, 0]]], bool)
+    links = make_links(*np.nonzero(mask[0]), 3, (3, 2))
+    links = jax.tree.map(lambda leaf: np.asarray(leaf)[None], links)
+    for found in (connections_of_inputs(mask, None), connections_of_inputs(np.ones((1, 3), bool), links)):
+        np.testing.assert_array_equal(found, [[1, 2, 0]])
+
+
+def test_they_are_kept_at_fewer_and_fewer_epochs():
+    assert [epoch for epoch in range(1, 41) if seen_now(epoch)] == [
+        1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40,
+    ]  # fmt: skip
 
 
 def test_the_config_says_where_the_results_come_from(study):

@@ -1,7 +1,6 @@
 """The values of one setting against each other: where everything else is equal, block by block and seed by seed."""
 
 import math
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -9,15 +8,11 @@ import pandas as pd
 from sparse_jax.analysis.categories import Categories, categorize
 from sparse_jax.analysis.comparison import Comparison, Ranks, compare, ranks
 from sparse_jax.analysis.statistics import Interval
-from sparse_jax.data.catalog import describe
-from sparse_jax.errors import UserError
 from sparse_jax.report.frames import CONFIDENCE, Layout, labelled
 from sparse_jax.report.laws import Law
 from sparse_jax.report.records import NONE, Records
 
 REFERENCE = {"method": "static", "activation": "relu"}  # what the others are compared with, where it is among them
-LEAST_ACCURACIES = 5  # different ones, from which the number of test examples can be told
-MOST_EXAMPLES = 10**7
 RANKS = ["value", "rank", "low", "high"]
 
 
@@ -106,13 +101,6 @@ def categories(records: Records, layout: Layout, laws: list[Law]) -> list[tuple[
 
 
 def _test_examples(runs: pd.DataFrame) -> int | None:
-    """The number of test examples: as set, as the data set has them, or the least that allows all accuracies."""
-    sizes, names = set(runs["test_size"]), set(runs["dataset"])
-    if len(sizes) == 1 and (size := sizes.pop()) and not pd.isna(size):
-        return int(size)
-    try:
-        return describe(str(names.pop()), "").test_size
-    except (UserError, OSError):
-        values = runs["test_accuracy"].dropna().unique()
-        least = math.lcm(*(Fraction(value).limit_denominator(MOST_EXAMPLES).denominator for value in values))
-        return least if len(values) >= LEAST_ACCURACIES and least <= MOST_EXAMPLES else None
+    """The number of test examples, if the runs say it and it is one."""
+    sizes = set(runs["test_examples"].dropna()) if "test_examples" in runs else set()
+    return int(sizes.pop()) if len(sizes) == 1 else None

@@ -17,8 +17,6 @@ from sparse_jax.report.topologies import Map
 NO_RESULTS = "No run has finished yet."
 ODD = "mean that collapsed or diverged runs are in the mean."
 NO_LEVEL = "Neither sparsity nor epsilon was varied, so there is no axis of density."
-
-
 ONLY_LEVEL = "Only the level was varied, so there is nothing to cross it with."
 
 

@@ -11,8 +11,6 @@ from sparse_jax.report.records import LEVELS, NONE, STATUSES, Records, setting_t
 
 CONFIDENCE = 0.95
 NOTABLE = ("collapsed", "diverged", "failed", "unfinished")
-
-
 EVERY = "all runs"  # the series of a study in which no setting stands for colours
 
 

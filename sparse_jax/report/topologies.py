@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparse_jax.data.catalog import DATASETS, IMAGES, describe
 from sparse_jax.errors import UserError
 from sparse_jax.report.frames import Layout, labelled
 from sparse_jax.report.logs import FRAMES, Log, spread
@@ -109,7 +108,7 @@ def _maps(settings: dict[str, str], found: list[tuple[pd.Series, dict, Log]]) ->
     if first != begins or len(masks[first].shape) != 2:
         return []
     final = np.mean([_degrees(network[first])[1] for _, network, _ in found], axis=0)
-    shape = input_shape(str(run["dataset"]), final.size)
+    shape = image_shape(run, final.size)
     logged = _course([log for *_, log in found], final.size)
     frames = np.stack([*logged.values(), final])
     height, width, cells = _cells(frames, shape)
@@ -126,19 +125,10 @@ def _course(logs: list[Log], inputs: int) -> dict[float, np.ndarray]:
     return {epoch: np.mean(by_epoch[epoch], axis=0) for epoch in sorted(by_epoch)}
 
 
-def input_shape(dataset: str, inputs: int) -> tuple[int, int, int] | None:
-    """Height, width and channels of the images of a data set; None where its examples are none."""
-    if DATASETS.get(dataset) == IMAGES:  # described by its folder, which may lie on another machine
-        for channels in (1, 3):
-            side = math.isqrt(inputs // channels)
-            if side * side * channels == inputs:
-                return side, side, channels
-        return None
-    try:
-        shape = describe(dataset, "").input_shape
-    except (UserError, OSError):
-        return None
-    return tuple(shape) if len(shape) == 3 and math.prod(shape) == inputs else None
+def image_shape(run: pd.Series, inputs: int) -> tuple[int, int, int] | None:
+    """Height, width and channels of the inputs of a run, if they are images."""
+    shape = run.get("input_shape")
+    return tuple(shape) if isinstance(shape, list) and len(shape) == 3 and math.prod(shape) == inputs else None
 
 
 def _cells(frames: np.ndarray, shape: tuple[int, int, int] | None) -> tuple[int, int, np.ndarray]:

@@ -25,7 +25,7 @@ from sparse_jax.study.summary import make_console
 from sparse_jax.study.trained import Trained, find, load, problem_of
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.cohort import make_cohort, replicate
-from sparse_jax.training.feed import Feed, Resident, Streamed
+from sparse_jax.training.feed import Feed, Resident, Streamed, score_part
 from sparse_jax.training.flops import product
 from sparse_jax.training.hardware import Hardware, set_up
 from sparse_jax.training.problem import Problem
@@ -126,13 +126,8 @@ def score(hardware: Hardware, trained: Trained, own: Own, parts: Splits) -> dict
     for index, (name, examples) in enumerate(zip(PARTS, parts[2:], strict=True)):
         if not examples:
             continue
-        found, counts = [], []
-        for data, start, stop in feed.rows(index):
-            found.append(jax.device_get(evaluate(*variables, data, start, stop)))
-            counts.append(stop - start)
-        loss = np.average([one.loss[0] for one in found], 0, counts) if len(found) > 1 else found[0].loss[0]
-        correct = sum(one.correct[0] for one in found)
-        scores[name] = Score(share(correct, examples), number(np.float32(loss)), examples)
+        found = score_part(evaluate, feed, index, variables)
+        scores[name] = Score(share(found.correct[0], examples), number(found.loss[0]), examples)
     return scores
 
 

@@ -1,6 +1,7 @@
 """What is written of a group of runs: a line of metrics at an evaluation, a result at the end."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from sparse_jax.study.trackers import Tracker
 from sparse_jax.topology.masks import Masks, name_of, put, select
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.evaluation import measure
+from sparse_jax.training.feed import score_part
 from sparse_jax.training.parts import links_of
 from sparse_jax.training.state import Evaluation, Report, RunState
 
@@ -72,9 +74,10 @@ def write_results(
       seconds: that a run took.
       tracker: hears of every result.
     """
-    evaluations = {part: _score(group, state.evaluated, i) for i, part in enumerate(("train", "val", "test"))}
+    score = partial(score_part, group.fns.evaluate, group.feed)
+    evaluations = {part: score(i, state.evaluated) for i, part in enumerate(("train", "val", "test"))}
     if state.best is not None:
-        evaluations["test_at_best"] = _score(group, (state.best.params, state.best.model_state), 2)
+        evaluations["test_at_best"] = score(2, (state.best.params, state.best.model_state))
     host = jax.device_get(state._replace(key=None, opt_state=None))
     results: list[tuple[Run, dict[str, Any]]] = []
     for lane, run in enumerate(group.runs):
@@ -96,16 +99,6 @@ def _masks(run: Run, state: RunState) -> dict[str, Any]:
     }
 
 
-def _score(group: Group, variables: tuple[Any, Any], part: int) -> Evaluation:
-    """Loss and hits on a part of the data of every run, given its (params, model_state); on the host."""
-    found, sizes = [], []
-    for data, start, stop in group.feed.rows(part):
-        found.append(jax.device_get(group.fns.evaluate(*variables, data, start, stop)))
-        sizes.append(stop - start)
-    losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
-    return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
-
-
 def _result(
     group: Group, cost: Cost, run: Run, lane: int, state: RunState, evaluations: dict[str, Evaluation]
 ) -> dict[str, Any]:
@@ -122,6 +115,8 @@ def _result(
         "connections": rows.all_connections(run, connections),
         "connections_by_layer": by_layer,
         "kernels": problem.kernels,
+        "input_shape": problem.input_shape,
+        "test_examples": problem.test,
         "parameters": connections + _unmasked_parameters(state.params, topology.masks),
         "explored": rows.explored(run, sum(int(mask.sum()) for mask in topology.explored.values())),
         **rows.connectivity(run, measure(run.config, problem, topology.masks, links, np.ones)),

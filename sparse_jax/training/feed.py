@@ -6,10 +6,10 @@ map it is that run bit for bit (but for the last digit of the loss over the trai
 two programs may differ in the last bit of a sum.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sparse_jax.data.splits import Splits
 from sparse_jax.training.cohort import RUN, replicate
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.start import CORRELATED_EXAMPLES
+from sparse_jax.training.state import Evaluation
 
 BLOCK_BYTES = 2**26  # of the examples that are sent at once; two blocks are on the way
 _WHOLE = 1 << 30  # steps that a feed has at once, where it has them all
@@ -146,3 +147,20 @@ class Streamed:
 
 
 Feed = Resident | Streamed
+
+
+def score_part(evaluate: Callable[..., Evaluation], feed: Feed, part: int, network: tuple[Any, Any]) -> Evaluation:
+    """Loss and hits of every run on a part of the data, piece by piece; on the host.
+
+    Args:
+      evaluate: of the cohort.
+      feed: of its data.
+      part: training (0), validation (1) or test (2).
+      network: (params, model_state), with a leading axis of runs.
+    """
+    found, sizes = [], []
+    for data, start, stop in feed.rows(part):
+        found.append(jax.device_get(evaluate(*network, data, start, stop)))
+        sizes.append(stop - start)
+    losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
+    return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
