@@ -14,10 +14,25 @@ What cannot be shown says why. Beside it lie
 
 A run that is in several stores counts once; where its results differ, the first is shown and the page says so.
 
+--published=FILE.csv sets published accuracies beside those of the study, in a section, figure and table of their own.
+The file has a header and one published accuracy a row. Its columns:
+
+  published                       the accuracy, in percent
+  published_low, published_high   its bounds, if there are any
+  label, source, note             what the paper calls it, where it stands, and whatever else is to be said
+  any column of results.csv       a setting of the runs that repeat it, such as model, method or sparsity: a value, or
+                                  a shell pattern as from_run:*gmp*. An empty cell fits every run, a dash (–) those
+                                  that do not use the setting. sparsity is the one asked for; or, where none was,
+                                  that obtained
+
+The runs that fit a row have one mean, with its interval over seeds. If they differ in anything but their seeds there is
+none: the row says in what, and one more column can choose. configs/published has such files of several papers.
+
 Examples:
   python launch/report.py --workdir=results/digits-mlp-0123456789
   python launch/report.py results/node1 results/node2 --out=report
   python launch/report.py --workdir=results/digits-mlp-0123456789 --follow=30
+  python launch/report.py results/lenets --published=configs/published/alford_2018.csv
 """
 
 import sys
@@ -64,6 +79,10 @@ _FOLLOW = absl_flags.DEFINE_flag(
     )
 )  # fmt: skip
 
+_PUBLISHED = absl_flags.DEFINE_multi_string(
+    "published", [], "CSV file of published accuracies, to be shown beside those of the study"
+)
+
 
 def main(argv: Sequence[str]) -> int:
     """Build the report of the workdirs that the command line names."""
@@ -73,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("which study? --workdir=DIR names its folder")
     from sparse_jax.report.build import report
 
-    return report(workdirs, _OUT.value, _FOLLOW.value)
+    return report(workdirs, _OUT.value, _FOLLOW.value, _PUBLISHED.value)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,11 @@ METHODS = (
 ALLOCATIONS = ("uniform", "uniform_dense_first", "erdos_renyi", "erk", "balanced", "global")
 DRAWN = ("random", "bernoulli", "fan_in", "fan_out", "expander", "small_world", "scale_free")
 SCORED = ("magnitude", "snip", "grasp", "synflow")
-INITIAL_TOPOLOGIES = (*DRAWN, "correlation", *SCORED)
+CONSTRUCTED = ("radix", "cayley")
+INITIAL_TOPOLOGIES = (*DRAWN, "correlation", *SCORED, *CONSTRUCTED)
+FILE, FROM_RUN = "file:", "from_run:"  # before a path, where a setting names masks
+ORIGINAL, TRAINED = "original:", "trained:"  # before that of a run, where a setting names weights
+INITIAL_WEIGHTS = ("seed", "fresh")
 DROP_SCORES = ("magnitude", "random", "saliency", "magnitude_and_gradient", "sampled_magnitude")
 GROW_SCORES = ("random", "unexplored", "gradient", "momentum", "path3", "sampled_path3")
 SAMPLED = ("sampled_magnitude", "sampled_path3")
@@ -73,10 +77,11 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
     Args:
       default: the value without the flag.
       kind: how the flag's text is read: name, names, text, path, int, float,
-        bool, sizes, fractions, interval, structure, initial, shard.
+        bool, sizes, fractions, interval, structure, name_or_path, radix, shard.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
-      **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name),
+      **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name), `forms`
+        (prefixes with which a path may, and what it leads to),
         `bounds` (an interval such as "[0, 1)"), `auto` (True: the word auto is allowed), `grid` (True: a comma
         list of values spans an axis of the study), `dynamic` (True: only data to the compiled program), `rate`
         (True: dynamic, and a number that the topology or the method uses as it is), `affects` (False: no
@@ -168,6 +173,14 @@ class RunConfig:
         "Connections that the initialiser counts: those of the dense layer, or the active ones of each neuron.",
         choices=FANS, grid=True,
     )
+    initial_weights: str = setting(
+        AUTO, "name_or_path", "2 model",
+        "Weights before the first step: drawn by the seed, as in every run of that seed (seed); drawn by it otherwise, "
+        "so that not even the run of the same seed began with them (fresh); those that a finished run began with "
+        "(original:RUN), as for a lottery ticket, or ended with (trained:RUN). RUN is the folder WORKDIR/runs/RUN or a "
+        "pattern as in --initial_topology. auto: fresh with masks from_run, else seed.",
+        choices=INITIAL_WEIGHTS, forms={ORIGINAL: "RUN", TRAINED: "RUN"}, grid=True, auto=True,
+    )
     dtype: str = setting(
         "float32", "name", "2 model", "Type of the network's arithmetic; parameters, loss and optimiser are float32.",
         choices=DTYPES, grid=True,
@@ -234,10 +247,24 @@ class RunConfig:
         grid=True, auto=True,
     )
     initial_topology: str | None = setting(
-        AUTO, "initial", "3 topology",
-        "First masks: drawn, from a score of the untrained network, or file:PATH of masks, or of a finished "
-        "run (its folder WORKDIR/runs/RUN has them in masks.npz); auto: the method's.",
-        choices=INITIAL_TOPOLOGIES, grid=True, auto=True,
+        AUTO, "name_or_path", "3 topology",
+        "First masks: drawn, from a score of the untrained network, constructed (radix, cayley), those of a finished "
+        "run (from_run:RUN, the folder WORKDIR/runs/RUN), or of a file (file:PATH). RUN and PATH may be patterns that "
+        "one path matches, with settings of the run in braces, as in from_run:W/runs/*-gmp-*-s{sparsity}-seed{seed}-*; "
+        "--sparsity is then a name only. auto: the method's.",
+        choices=INITIAL_TOPOLOGIES, forms={FROM_RUN: "RUN", FILE: "PATH"}, grid=True, auto=True,
+    )
+    radix: str | None = setting(
+        AUTO, "radix", "3 topology",
+        "The RadiX-Net of --initial_topology=radix: its radices, one a masked layer, such as 10:10, with a slash "
+        "between lists, 2:2:2/2:2:2; auto: the nearest to --sparsity.",
+        grid=True, auto=True,
+    )
+    shuffle_masks: bool | None = setting(
+        False, "bool", "3 topology",
+        "Shuffle the masks of --initial_topology=from_run: or file: within every layer by the seed: a control that "
+        "keeps only how many connections a layer has.",
+        grid=True,
     )
     rewiring: float | None = setting(
         0.1, "float", "3 topology", "Share of the links that --initial_topology=small_world rewires.",
@@ -428,7 +455,8 @@ class RunConfig:
     )
     batch_size: int = setting(128, "int", "5 optimisation", "Examples a step.", bounds="[1, inf)", grid=True)
     epochs: int = setting(
-        20, "int", "5 optimisation", "Passes over the training part.", bounds="[1, inf)", grid=True
+        20, "int", "5 optimisation", "Passes over the training part; with 0 the first network is the result.",
+        bounds="[0, inf)", grid=True,
     )
 
     execution: str = setting(

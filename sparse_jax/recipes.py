@@ -7,9 +7,10 @@ not name has no meaning for it, and is refused where no run of a study uses it.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from sparse_jax.config import SAMPLED
+from sparse_jax.config import CONSTRUCTED, FILE, FROM_RUN, SAMPLED
 
 _SPARSE = {"structure": "none", "initial_topology": "random"}
+_GIVEN = (FROM_RUN, FILE)  # before first masks that exist
 _EVOLVING = _SPARSE | {
     "interval": "1epoch", "stop_fraction": 1.0, "drop_fraction": 0.3, "drop_schedule": "constant",
     "drop_score": "magnitude", "grow_score": "random", "scope": "layer", "regrow_dropped": True, "birth": "zero",
@@ -128,6 +129,11 @@ def _one_of(*names: str) -> Callable[[Any], bool]:
     return lambda value: bool({*names}.intersection(value if isinstance(value, tuple) else (value,)))
 
 
+def known_masks(initial_topology: str) -> bool:
+    """Whether the first masks are there before anything is computed: they say how many connections a run has."""
+    return initial_topology.startswith(_GIVEN) or initial_topology in CONSTRUCTED
+
+
 _ALWAYS = frozenset.intersection(*map(frozenset, MODEL_RECIPES.values()))  # settings that every model uses
 
 # Settings that only some values of other settings use: {setting: {other setting: whether its value does}}.
@@ -144,6 +150,8 @@ USED_BY: dict[str, dict[str, Callable[[Any], bool]]] = {
     "erk_power": {"allocation": _one_of("erk")},
     "rewiring": {"initial_topology": _one_of("small_world")},
     "degree_exponent": {"initial_topology": _one_of("scale_free")},
+    "radix": {"initial_topology": _one_of("radix")},
+    "shuffle_masks": {"initial_topology": lambda value: value.startswith(_GIVEN)},
     "drop_power": {"drop_schedule": _one_of("inverse_power")},
     "gradient_weight": {"drop_score": _one_of("magnitude_and_gradient")},
     "temperature": {"drop_score": _one_of(*SAMPLED), "grow_score": _one_of(*SAMPLED)},

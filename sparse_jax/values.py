@@ -9,9 +9,12 @@ from typing import Any
 
 from absl import flags
 
-from sparse_jax.config import AUTO
+from sparse_jax.config import AUTO, RunConfig
 from sparse_jax.errors import UserError, unknown
 from sparse_jax.topology.patterns import parse_pattern
+from sparse_jax.topology.radix import parse_radix
+
+BRACES = re.compile(r"\{(\w*)\}")  # around the name of a setting in a path
 
 
 def within(value: float, bounds: str) -> bool:
@@ -74,14 +77,28 @@ def _structure(text: str, field: dataclasses.Field) -> str:
     return text.strip()
 
 
-def _initial(text: str, field: dataclasses.Field) -> str:
-    if text.strip().startswith("file:"):
-        _path(text.strip().removeprefix("file:"), field)
-        return text.strip()
+def _name_or_path(text: str, field: dataclasses.Field) -> str:
+    """A known name, or a path after one of the forms, in which braces hold settings of a run."""
+    text, forms = text.strip(), field.metadata["forms"]
+    form = next((form for form in forms if text.startswith(form)), None)
+    if form is None:
+        try:
+            return _name(text, field)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {' or '.join(map(''.join, forms.items()))}") from None
+    _path(text.removeprefix(form), field)
+    for name in BRACES.findall(text):
+        if name not in (known := tuple(field.name for field in dataclasses.fields(RunConfig))):
+            raise ValueError(str(unknown("setting", name, known)))
+    return text
+
+
+def _radix(text: str, field: dataclasses.Field) -> str:
     try:
-        return _name(text, field)
-    except ValueError as error:
-        raise ValueError(f"{error}, or file:PATH of masks") from None
+        parse_radix(text.strip())
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return text.strip()
 
 
 def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
@@ -124,7 +141,8 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "bool": _bool,
     "interval": _interval,
     "structure": _structure,
-    "initial": _initial,
+    "name_or_path": _name_or_path,
+    "radix": _radix,
     "shard": _shard,
 }
 

@@ -54,8 +54,10 @@ WITHOUT_JAX = (
     "config", "values", "flags", "errors", "study.grid", "study.run", "study.rows", "study.summary", "study.store",
     "study.execution", "sparse.compiler",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
+    "study.sources", "study.constructed", "study.finished", "study.verify", "study.matrix_market", "study.folder",
     "analysis.statistics", "analysis.levels", "analysis.categories",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
+    "topology.circulant", "topology.radix", "topology.radix_search", "topology.cayley",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
     "training.flops",
 )  # fmt: skip

@@ -120,7 +120,9 @@ REFUSED = {
     # execution
     "--execution=sparse --method=dense": ["--method=dense has every connection", "use --execution=masked"],
     "--execution=sparse --method=set,top_kast": ["--method=top_kast looks at the whole matrix", "--method=top_kast)"],
-    "--execution=sparse --initial_topology=snip": ["it can be random or fan_in or file:PATH", "use --execution=masked"],
+    "--execution=sparse --initial_topology=snip": [
+        "it can be random or fan_in or radix or cayley or from_run:RUN or file:PATH", "use --execution=masked",
+    ],
     "--execution=dense": ["--execution", "masked, sparse"],
     "--hidden_sizes=60000,60000": ["dense_1 has 3,600,000,000 positions", "use --execution=sparse"],
     # names: the known ones and the nearest

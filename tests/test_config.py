@@ -38,7 +38,7 @@ RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
 RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
 CONDITIONAL = set(USED_BY)
 KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval",
-"shard", "structure", "initial"}
+"shard", "structure", "name_or_path", "radix"}
 BOUNDED = {"int", "float", "sizes", "fractions", "interval"}
 
 every_setting = pytest.mark.parametrize("name", SETTINGS)
@@ -136,7 +136,8 @@ def test_a_setting_says_what_it_is(name):
     assert re.fullmatch(r"[A-Z].+\.", metadata["help"])
     assert re.fullmatch(r"\d \w+", metadata["section"])
     assert metadata["kind"] in KINDS
-    assert ("choices" in metadata) == (metadata["kind"] in ("name", "names", "initial"))
+    assert ("choices" in metadata) == (metadata["kind"] in ("name", "names", "name_or_path"))
+    assert ("forms" in metadata) == (metadata["kind"] == "name_or_path")
     assert ("bounds" in metadata) == (metadata["kind"] in BOUNDED)
 
 

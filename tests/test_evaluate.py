@@ -16,7 +16,8 @@ from sparse_jax.data.catalog import make_reader
 from sparse_jax.errors import UserError
 from sparse_jax.study import evaluate, export
 from sparse_jax.study import trained as trained_module
-from sparse_jax.study.trained import BEST, FINAL, find, load
+from sparse_jax.study.finished import find
+from sparse_jax.study.trained import BEST, FINAL, load
 from sparse_jax.topology.masks import select
 from sparse_jax.training.hardware import Hardware
 from tests.program import ROOT, run
@@ -242,7 +243,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
     def refuse(dir):
         raise PermissionError(13, "Permission denied", dir)
 
-    monkeypatch.setattr(export.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("sparse_jax.study.folder.tempfile.TemporaryFile", refuse)
     with pytest.raises(UserError, match="new cannot be written: Permission denied"):
         export.check_folder(str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()

@@ -134,7 +134,7 @@ def test_every_method_is_executed_sparsely_or_says_why_not():
         ({"birth": "kept"}, "--birth=kept"),
         ({"regrow_dropped": False}, "--noregrow_dropped looks"),
         ({"importance_pruning": 0.1}, "--importance_pruning=0.1"),
-        ({"initial_topology": "snip"}, "it can be random or fan_in or file:PATH"),
+        ({"initial_topology": "snip"}, "it can be random or fan_in or radix or cayley or from_run:RUN or file:PATH"),
         ({"method": "gmp", "structure": "fan_in"}, "the changing counts of --method=gmp"),
         ({"model": "lstm", "dense_layers": "output", "hidden_sizes": (8,)}, "lacks connections"),
     ],

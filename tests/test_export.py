@@ -14,10 +14,11 @@ import scipy.sparse
 from sparse_jax.data.splits import Splits
 from sparse_jax.errors import UserError
 from sparse_jax.study import export
+from sparse_jax.study.finished import Place
 from sparse_jax.study.portable import compact
 from sparse_jax.study.shrink import Layer, shrink
 from sparse_jax.study.store import Store
-from sparse_jax.study.trained import FINAL, Place, Trained, matrix
+from sparse_jax.study.trained import FINAL, Trained, matrix
 from sparse_jax.topology.masks import apply_masks, select
 from sparse_jax.training.parts import links_of, make_parts, predict
 from sparse_jax.training.train import make_train
@@ -216,7 +217,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "write_atomic", full)
+    monkeypatch.setattr("sparse_jax.study.folder.write_atomic", full)
     network = trained_network("mlp", "cos")
     with pytest.raises(UserError, match="No space left"):
         exported(tmp_path / "empty", *network)

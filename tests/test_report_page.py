@@ -2,11 +2,14 @@
 
 import csv
 import itertools
+import math
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from sparse_jax.report import build
 from tests.report_store import edit_result, fail, write_study
@@ -17,6 +20,15 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+PUBLISHED = """label,method,activation,sparsity,published,published_low,published_high,source
+dense,dense,relu,,93.5,,,a paper
+SET,set,relu,0.9,84.5,83,86,a paper
+SET,set,relu,0.99,12,,,a paper
+SET,set,tanh,0.9,150e-1,,,<i>another</i>
+SET,set,tanh,0.99,35,,,a paper
+any,,relu,0.9,80,,,a paper
+RigL,rigl,relu,0.9,80,,,a paper
+"""
 DRAWN = "window.report && !document.body.dataset.drawing"
 LEAST_CONTRAST = """() => {
     const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -39,7 +51,8 @@ def store(tmp_path_factory):
     names = write_study(root, methods=("dense", "static", "set"), sparsities=(0.5, 0.9, 0.95, 0.99))
     edit_result(root, names[-1], status="collapsed")
     fail(root, names[-2], "<b>no room</b>")
-    build.report([str(root)], "", None)
+    (root.parent / "published.csv").write_text(PUBLISHED)
+    build.report([str(root)], "", None, [str(root.parent / "published.csv")])
     return root
 
 
@@ -181,6 +194,68 @@ def test_the_table_sorts_both_ways_by_keyboard(open_page):
     page.locator('#runs-table th[data-column="method"] button').click()
     assert column(page, "method") == sorted(column(page, "method"))
     assert page.locator("#runs-table th[aria-sort]").count() == 1
+
+
+def cells_of(page, table, name):
+    """The shown texts, and the numbers behind them, of a column of a table."""
+    return page.evaluate(
+        """([id, name]) => {
+            const heads = [...document.querySelectorAll(`#${id} th`)];
+            const at = heads.findIndex(one => one.textContent === name);
+            const cells = [...document.querySelectorAll(`#${id} tbody tr`)].map(row => row.cells[at]);
+            return cells.map(cell => [cell.textContent, Number(cell.querySelector("data")?.value ?? NaN)]);
+        }""",
+        [table, name],
+    )
+
+
+def test_published_accuracies_stand_beside_those_of_results_csv(open_page, store):
+    page, runs = open_page(), rows_of(store)
+    obtained = dict(zip(shown_runs(page), column(page, "test_accuracy"), strict=True))
+    table = {name: cells_of(page, "table-published", name) for name in ("published", "mean", "from", "to", "within")}
+    asked = list(csv.DictReader(PUBLISHED.splitlines()))
+    assert [value for _, value in table["published"]] == [0.935, 0.845, 0.12, 0.15, 0.35, 0.8, 0.8]
+    for i, row in enumerate(asked[:-2]):
+        keys = ("method", row["method"]), ("activation", row["activation"]), ("sparsity_target", row["sparsity"])
+        same = [run_id for run_id, run in runs.items() if all(run[name] == value for name, value in keys)]
+        values = [obtained[run_id] for run_id in same if obtained[run_id] != "–"]
+        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+        found = [table[name][i][1] for name in ("mean", "from", "to")]
+        np.testing.assert_allclose(found, (np.mean(values), low, high))
+        assert table["mean"][i][0] == f"{np.mean(values):.2%}"
+        assert table["within"][i][0] == ("yes" if low <= float(row["published"]) / 100 <= high else "no")
+    remarks = [text for text, _ in cells_of(page, "table-published", "remark")]
+    assert remarks[4:] == [
+        "of 3 runs 1 collapsed, 1 failed", "no mean: these runs differ in method (static, set)",
+        "not run: no run has method rigl",
+    ]  # fmt: skip
+    assert {text for text, _ in table["mean"][5:]} == {"–"}
+
+
+def test_the_figure_of_published_accuracies_follows_the_filters(open_page):
+    page = open_page()
+    rows = data_of(page, "published-density")
+    assert [row["kind"] for row in rows] == ["mean", "published"] * 5
+    choose(page, "activation", "tanh")
+    chosen = data_of(page, "published-density")
+    assert [row["accuracy"] for row in chosen if row["kind"] == "published"] == [0.15, 0.35]
+    assert page.locator("#figure-published-density svg").count() > 0
+
+
+def test_every_table_sorts_by_keyboard(open_page):
+    page = open_page()
+    header = page.locator("#table-published th", has_text="difference")
+    header.locator("button").focus()
+    for key, reverse in (("Enter", False), ("Space", True)):
+        page.keyboard.press(key)
+        values = [value for _, value in cells_of(page, "table-published", "difference")]
+        assert all(map(math.isnan, values[5:]))  # what has none stays behind
+        assert values[:5] == sorted(values[:5], reverse=reverse)
+    assert page.locator("#sorted").inner_text() == "Sorted by difference, descending"
+    page.locator("#table-published th", has_text="label").locator("button").click()
+    assert cells_of(page, "table-published", "label")[0][0] == "any"
+    assert page.locator("th[aria-sort]").count() == 1
+    assert page.evaluate("[...document.querySelectorAll('.tabled th')].every(one => one.querySelector('button'))")
 
 
 def test_words_find_runs(open_page):

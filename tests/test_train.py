@@ -265,7 +265,7 @@ def test_relu_logits_are_what_the_loss_and_the_evaluation_see():
     equal(stuck.params, dead)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "vgg16"])
+@pytest.mark.parametrize("model", ["resnet18", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_a_convolutional_network_is_saved_and_continued_with_its_batch_statistics(model, tmp_path):
     config = make_config("set", model=model)
     fns, data, hyper = compiled(config), make_data(model), make_hyper(config)

@@ -13,7 +13,9 @@ from sparse_jax.errors import UserError
 from sparse_jax.report import page
 from sparse_jax.report.exhibits import Figure, Section, find
 from sparse_jax.report.frames import applies, layout_of
+from sparse_jax.report.published import read_published
 from sparse_jax.report.records import Source, open_sources, read
+from sparse_jax.report.replications import published_section
 from sparse_jax.report.sections import sections
 from sparse_jax.report.style import theme
 from sparse_jax.report.tables import Table, latex, to_csv
@@ -23,31 +25,34 @@ FOLDER = "report"  # within the first workdir, unless another place is named
 SHARPNESS = 2  # pixels of a PNG by pixels of the chart
 
 
-def report(workdirs: Sequence[str], out: str, follow: float | None) -> int:
+def report(workdirs: Sequence[str], out: str, follow: float | None, published: Sequence[str] = ()) -> int:
     """Build the report of these workdirs, once or until the study is complete.
 
     Args:
       workdirs: one or several; several are merged.
       out: folder to write to; "" for `report` in the first workdir.
       follow: seconds between two builds while runs are unfinished; None to build once.
+      published: files of accuracies to set beside those obtained, read anew for every build.
 
     Returns:
       the exit status, 0.
 
     Raises:
-      UserError: a workdir is none, or the folder cannot be written; nothing has been written then.
+      UserError: a workdir is none, a published file is not as it has to be, or the folder cannot be written; nothing
+        has been written then.
     """
     sources = open_sources(workdirs)
+    read_published(published)
     folder = _folder(Path(out).expanduser().absolute() if out else sources[0].store.root / FOLDER)
     try:
-        complete = build(sources, folder, follow)
+        complete = build(sources, folder, follow, published)
         while follow is not None and not complete:
             time.sleep(follow)
-            complete = build(open_sources(workdirs), folder, follow)
+            complete = build(open_sources(workdirs), folder, follow, published)
     except KeyboardInterrupt:
         if follow is None:
             raise
-        build(open_sources(workdirs), folder, None)
+        build(open_sources(workdirs), folder, None, published)
         print("stopped following", file=sys.stderr)
     print(f"report: {folder / 'index.html'}")
     return 0
@@ -65,14 +70,15 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
-def build(sources: Sequence[Source], folder: Path, follow: float | None) -> bool:
+def build(sources: Sequence[Source], folder: Path, follow: float | None, published: Sequence[str]) -> bool:
     """Write everything as the workdirs are now; whether every planned run has ended.
 
     The page comes last, so that whoever sees it finds what it links to. While a study is followed it loads itself.
     """
+    rows = read_published(published)
     records = read(sources)
     findings = find(records, layout_of(records))
-    shown = sections(findings)
+    shown = sections(findings) + ([published_section(findings, rows)] if rows else [])
     _write_parts(shown, folder)
     _write_table(page.runs_table(findings), folder)
     refresh = None if records.complete else follow

@@ -19,7 +19,7 @@ COUNTS = alt.Axis(grid=False, tickMinStep=1, tickCount=5)
 SPARSE = {"tickCount": 4, "grid": False, "labelOverlap": "greedy", "labelSeparation": 8}  # of a logarithmic axis
 NAMES = alt.Axis(domain=False, ticks=False)
 DENSE = f"datum.label == '{NONE}' ? 'none' : datum.label"  # dense networks have no level
-MEAN, LAW = "mean", "law"  # what a row of the accuracy figure is
+MEAN, LAW, PUBLISHED = "mean", "law", "published"  # what a row of a figure of accuracies is
 LABELS = {"sparsity_target": "sparsity"}
 NEUTRAL = "#8a8883"  # stands out from white and from black
 
@@ -73,21 +73,27 @@ def _ends(frame: pd.DataFrame, low: str, high: str, bounds: tuple[float, float])
 
 
 def accuracy_by_density(frame: pd.DataFrame, layout: Layout) -> alt.TopLevelMixin:
-    """Means over seeds with their intervals; open marks where runs collapsed or diverged; the law dotted."""
-    base = alt.Chart(_ends(frame, "low", "high", (0, 1)))
+    """Means over seeds with their intervals; open marks where runs were lost; laws dotted; ticks where published."""
     x = alt.X("density:Q", title="density (share of connections)", scale=alt.Scale(type="log", nice=False, padding=8),
               axis=alt.Axis(format="~p", **SPARSE))  # fmt: skip
     y = alt.Y("accuracy:Q", title="test accuracy", scale=alt.Scale(zero=False, nice=True), axis=PERCENT)
-    mean = base.transform_filter(alt.datum.kind == MEAN).encode(x=x, color=_colour(layout))
+    base = alt.Chart(_ends(frame, "low", "high", (0, 1))).encode(x=x, color=_colour(layout))
+    mean, law, published = (base.transform_filter(alt.datum.kind == kind) for kind in (MEAN, LAW, PUBLISHED))
     tips = [*_settings_tips(layout), _percent_tip("accuracy", "accuracy"), _percent_tip("low", "95% from"),
             _percent_tip("high", "to"), alt.Tooltip("density:Q", format=".4~p"), alt.Tooltip("outcome:N", title="runs")]
     band = mean.mark_area(opacity=0.14).encode(y=alt.Y("band_low:Q"), y2="band_high:Q")
-    line = mean.mark_line(strokeWidth=1.6).encode(y=y)
-    law = base.transform_filter(alt.datum.kind == LAW).mark_line(strokeDash=[1.5, 3], strokeWidth=1.6).encode(
-        x=x, y=y, color=_colour(layout)
-    )  # fmt: skip
-    marks = _marks(mean, layout, y=y, tooltip=tips)
-    return _panels(alt.layer(*([band] if frame["low"].notna().any() else []), line, law, *marks), frame, layout)
+    lines = [mean.mark_line(strokeWidth=1.6), law.mark_line(strokeDash=[1.5, 3], strokeWidth=1.6)]
+    layers = [*([band] if frame["low"].notna().any() else []), *(line.encode(y=y) for line in lines)]
+    layers += _ticks(published, y) if PUBLISHED in set(frame["kind"]) else []
+    return _panels(alt.layer(*layers, *_marks(mean, layout, y=y, tooltip=tips)), frame, layout)
+
+
+def _ticks(base: alt.Chart, y: alt.Y) -> list[alt.Chart]:
+    tips = [alt.Tooltip("label:N"), alt.Tooltip("source:N"), _percent_tip("accuracy", "published")]
+    bounds = base.mark_rule(strokeWidth=1.6, opacity=0.5).encode(y=alt.Y("band_low:Q"), y2="band_high:Q")
+    dashes = base.mark_line(strokeDash=[5, 4], strokeWidth=1.2).encode(y=y, detail="source:N")
+    tick = base.mark_tick(orient="horizontal", size=16, thickness=2.5, opacity=1).encode(y=y, tooltip=tips)
+    return [bounds, dashes, tick]
 
 
 def heat_map(frame: pd.DataFrame, layout: Layout, rows: str) -> alt.TopLevelMixin:
@@ -114,8 +120,7 @@ def heat_map(frame: pd.DataFrame, layout: Layout, rows: str) -> alt.TopLevelMixi
     ink = alt.condition(alt.datum.pale, alt.value("#ffffff"), alt.value("#111111"))
     text = base.mark_text(fontSize=11).encode(text="text:N", color=ink)
     chart = alt.layer(fill, text)
-    height = 30 * len(layout.orders[rows])
-    width = 46 * len(layout.orders[layout.level])
+    height, width = 30 * len(layout.orders[rows]), 46 * len(layout.orders[layout.level])
     order = layout._replace(panels=tuple(others)).panel_order(cells)
     if len(order) < 2:
         return chart.properties(width=width + 60, height=height)
@@ -222,9 +227,7 @@ def gains(frame: pd.DataFrame, layout: Layout, factor: str) -> alt.TopLevelMixin
 
 def rank_bars(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Mean ranks; values whose bars do not overlap differ by more than Nemenyi's critical difference."""
-    base = alt.Chart(frame).encode(
-        y=alt.Y("value:N", sort=list(frame["value"]), title=None, axis=NAMES)
-    )
+    base = alt.Chart(frame).encode(y=alt.Y("value:N", sort=list(frame["value"]), title=None, axis=NAMES))
     x = alt.X("rank:Q", title="mean rank (1 is best)", scale=alt.Scale(zero=False, nice=True))
     bar = base.mark_rule(strokeWidth=5, opacity=0.35, strokeCap="round").encode(x=alt.X("low:Q"), x2="high:Q")
     dot = base.mark_point(filled=True, size=60, opacity=1, color=SERIES_LIGHT[0]).encode(

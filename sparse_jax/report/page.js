@@ -219,7 +219,7 @@
     paint(figure);
   };
 
-  /* ---------------------------------------------------------------- the table of runs */
+  /* ---------------------------------------------------------------- tables: every one sorts, that of runs is filtered */
 
   const table = document.getElementById("runs-table");
   const valueOf = (row, column) => {
@@ -234,11 +234,12 @@
 
   const sortBy = (header) => {
     const column = header.cellIndex, down = header.getAttribute("aria-sort") === "ascending";
-    const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row, column), row]);
+    const { tHead, tBodies: [body] } = header.closest("table");
+    const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
     rows.sort(([a], [b]) => isNothing(a) - isNothing(b) || (down ? compare(b, a) : compare(a, b)));
-    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    for (const other of tHead.rows[0].cells) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    table.tBodies[0].append(...rows.map(([, row]) => row));
+    body.append(...rows.map(([, row]) => row));
     document.getElementById("sorted").textContent = `Sorted by ${header.textContent}, ${down ? "descending" : "ascending"}`;
   };
 
@@ -284,12 +285,10 @@
     form.addEventListener("change", changed);
     form.addEventListener("reset", () => setTimeout(changed));
   }
-  if (table) {
-    for (const header of table.tHead.rows[0].cells) {
-      header.querySelector("button").addEventListener("click", () => sortBy(header));
-    }
-    document.getElementById("search").addEventListener("input", filterRuns);
+  for (const button of document.querySelectorAll("th button")) {
+    button.addEventListener("click", () => sortBy(button.closest("th")));
   }
+  if (table) document.getElementById("search").addEventListener("input", filterRuns);
   for (const root of document.querySelectorAll("figure[data-figure]")) {
     const id = root.dataset.figure, figure = { ...read(`data-${id}`), id, root };
     figure.rows = unpack(figure.table);

@@ -1,10 +1,9 @@
 """Settings of the topology and the method that have no meaning together. Imports no jax."""
 
-from sparse_jax.config import SAMPLED, SCORED, SHARED, RunConfig
+from sparse_jax.config import FILE, FROM_RUN, SAMPLED, SCORED, SHARED, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
-from sparse_jax.recipes import NATURES, Nature
-from sparse_jax.study.mask_file import FILE
+from sparse_jax.recipes import NATURES, Nature, known_masks
 from sparse_jax.topology.patterns import Pattern, parse_pattern
 
 WITHIN_A_STRUCTURE = ("random", "magnitude", "snip", "grasp")  # first masks that are chosen within any
@@ -54,7 +53,7 @@ def _check_structure(config: RunConfig, pattern: Pattern, nature: Nature) -> Non
         raise UserError(
             f"{structure} holds in every layer by itself: --scope={config.scope} does not keep it, use --scope=layer"
         )
-    if first not in (*WITHIN_A_STRUCTURE, config.structure) and not first.startswith(FILE):
+    if first not in (*WITHIN_A_STRUCTURE, config.structure) and not first.startswith((FILE, FROM_RUN)):
         raise UserError(f"--initial_topology={first} does not keep {structure}: use {_or(WITHIN_A_STRUCTURE)}")
     if pattern.kind == "block" and nature.by_sign:
         raise UserError(f"{method} goes by the sign of a weight, and a block has none: use --method=set_magnitude")
@@ -88,7 +87,7 @@ def _check_global(config: RunConfig, pattern: Pattern, nature: Nature) -> None:
 
 def _check_schedule(config: RunConfig, nature: Nature) -> None:
     first, method = config.initial_topology, f"--method={config.method}"
-    if first.startswith(FILE):
+    if known_masks(first):
         raise UserError(
             f"--initial_topology={first} fixes how many connections there are, and {method} prunes to a sparsity: "
             "use a method that keeps their number"

@@ -90,7 +90,10 @@ class Cost:
             "peak_memory_mb": peak_memory() / 2**20,
         }
 
-    def _of_dense(self, flops: float) -> float:
+    def _of_dense(self, flops: float) -> float | None:
+        """None without training."""
+        if not self.problem.steps:
+            return None
         dense = product(self.problem.kernels, self._applications, {})
         return share_of_dense(flops, dense, self.problem.steps * self.config.batch_size)
 
@@ -99,8 +102,8 @@ class Cost:
         """The cost of a run, on average, in words."""
         flops = sum(self.flops) / len(self.flops)
         step = "" if self.step_ms is None else f"{self.step_ms:.3g} ms a step, "
-        memory = f"{peak_memory() / 2**20:,.0f} MB at most"
-        return f"{step}{flops:.2g} FLOPs ({self._of_dense(flops):.3g} of dense), {memory}"
+        memory, share = f"{peak_memory() / 2**20:,.0f} MB at most", self._of_dense(flops)
+        return f"{step}{flops:.2g} FLOPs ({share:.3g} of dense), {memory}" if share is not None else memory
 
     @property
     def step_ms(self) -> float | None:

@@ -20,9 +20,10 @@ from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study import export
+from sparse_jax.study.finished import find
 from sparse_jax.study.rows import number, share
 from sparse_jax.study.summary import make_console
-from sparse_jax.study.trained import Trained, find, load, problem_of
+from sparse_jax.study.trained import Trained, load, problem_of
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.cohort import make_cohort, replicate
 from sparse_jax.training.feed import Feed, Resident, Streamed, score_part

@@ -7,13 +7,12 @@ import math
 import os
 from collections.abc import Collection
 
-from sparse_jax.config import AUTO, RunConfig
+from sparse_jax.config import AUTO, CONSTRUCTED, TRAINED, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import multiplies_vectors
-from sparse_jax.recipes import NATURES
+from sparse_jax.recipes import NATURES, known_masks
 from sparse_jax.sparse.compiler import find_compiler, switched_off
 from sparse_jax.sparse.rounding import most_of
-from sparse_jax.study.mask_file import FILE
 from sparse_jax.study.resolve import Connections
 from sparse_jax.training.problem import Problem
 from sparse_jax.values import show
@@ -94,9 +93,14 @@ def _why_masked(config: RunConfig, problem: Problem, able: list[str]) -> str | N
             shown = f"--no{name}" if value is False else f"--{name}={show(value)}"
             return f"{shown} looks at the whole matrix of a layer (it can be {_or(values)})"
     first = config.initial_topology
-    if first not in FIRST and not first.startswith(FILE):
-        known = _or((*FIRST, "file:PATH"))
+    if first not in FIRST and not known_masks(first):
+        known = _or((*FIRST, *CONSTRUCTED, "from_run:RUN", "file:PATH"))
         return f"--initial_topology={first} looks at the whole matrix of a layer (it can be {known})"
+    if config.initial_weights.startswith(TRAINED):
+        if not known_masks(first) or config.shuffle_masks:
+            return f"--initial_weights={config.initial_weights} at connections that are drawn is a matrix of a layer"
+        if config.method == "deepr":
+            return f"--method=deepr goes by signs of weights that --initial_weights={TRAINED}RUN does not draw"
     if config.structure == "fan_in" and NATURES[config.method].count != "constant":
         return f"--structure=fan_in with the changing counts of --method={config.method} is not there"
     if not able:

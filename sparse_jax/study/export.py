@@ -13,10 +13,6 @@ import dataclasses
 import io
 import json
 import math
-import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,9 +27,9 @@ from sparse_jax.data.splits import Splits
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.sparse.layer import KERNEL, LINKS
+from sparse_jax.study.folder import new_path, write_folder
 from sparse_jax.study.portable import Compaction, Network, compact
 from sparse_jax.study.provenance import versions
-from sparse_jax.study.store import write_atomic
 from sparse_jax.study.trained import Trained
 from sparse_jax.topology.masks import name_of
 from sparse_jax.training.evaluation import EVALUATION_BATCH
@@ -48,16 +44,7 @@ def check_folder(path: str) -> Path:
     """The folder to export to. Raises UserError if it is there and not empty, or cannot be, or a package is missing."""
     if find_spec("flatbuffers") is None:  # of which JAX says no more than that serialisation needs it
         raise UserError("--export needs the package flatbuffers: pip install flatbuffers")
-    try:
-        folder = Path(path).expanduser().resolve()
-        there = folder.is_dir()
-        if (there and any(folder.iterdir())) or (folder.exists() and not there):
-            raise UserError(f"--export={path} {'is not empty' if there else 'is a file'}: name a new folder")
-        with tempfile.TemporaryFile(dir=next(parent for parent in folder.parents if parent.exists())):
-            pass
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"--export={path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    return folder
+    return new_path(path, f"--export={path}", folder=True)
 
 
 def export(
@@ -93,25 +80,12 @@ def export(
     about = _about(trained, problem, done, scores, examples)
     files[ABOUT] = f"{json.dumps(about, indent=2, allow_nan=False)}\n".encode()
     try:
-        _write(folder, files)
+        write_folder(folder, files.items())
     except OSError as error:
         raise UserError(f"--export={path} cannot be written: {error.strerror}") from None
     matrices = sum(len(content) for name, content in files.items() if name.startswith(MATRICES))
     sizes = {name: len(files[name]) for name in (ABOUT, WEIGHTS, PROGRAM)} | ({MATRICES: matrices} if matrices else {})
     return [done.note, f"exported to {path}: {', '.join(f'{name} {_kb(size)}' for name, size in sizes.items())}"]
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """A folder of these files, by a rename at the end."""
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(temporary / name, content)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _kb(size: int) -> str:

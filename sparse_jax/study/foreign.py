@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparse_jax.config import DRAWN, RunConfig, settings
+from sparse_jax.config import CONSTRUCTED, DRAWN, RunConfig, settings
 from sparse_jax.errors import UserError, unknown
-from sparse_jax.recipes import RECIPES
-from sparse_jax.study.mask_file import FILE
+from sparse_jax.recipes import RECIPES, known_masks
 from sparse_jax.study.resolve import Connections, connections_of, settings_of, timed, without_updates
 from sparse_jax.topology.masks import Masks, name_of
 from sparse_jax.topology.patterns import keeps, to_units
@@ -103,7 +102,11 @@ def _check(
     if "levels" in RECIPES[config.method]:
         raise UserError(f"method={config.method} trains in levels, with a clock of its own: use launch/train.py")
     first = config.initial_topology
-    if first is not None and first not in (*DRAWN, "magnitude") and not first.startswith(FILE):
+    if config.shuffle_masks:
+        raise UserError("shuffle_masks: give init() masks that are shuffled")
+    if first in CONSTRUCTED:
+        raise UserError(f"initial_topology={first} needs layers in series: give init() its masks")
+    if first is not None and first not in (*DRAWN, "magnitude") and not known_masks(first):
         raise UserError(f"initial_topology={first} needs data: make masks by sparse_jax.training.scores for init()")
     if config.allocation == "uniform_dense_first":
         raise UserError("allocation=uniform_dense_first: a pytree has no first layer; use uniform, and dense_layers")

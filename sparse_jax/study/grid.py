@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
 from sparse_jax.recipes import USED_BY
+from sparse_jax.study.constructed import construction
 from sparse_jax.study.execution import executed
 from sparse_jax.study.resolve import (
     COUNTED_BY,
@@ -25,6 +26,7 @@ from sparse_jax.study.resolve import (
     timed,
     without_updates,
 )
+from sparse_jax.study.sources import by_seed, check_source
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.timeline import rate_steps
@@ -51,6 +53,15 @@ class Cohort(NamedTuple):
 
     id: str
     runs: tuple[Run, ...]
+
+
+class _Resolved(NamedTuple):
+    """What a point of the grid amounts to with one seed."""
+
+    config: RunConfig
+    problem: Problem
+    connections: Connections
+    notices: list[str | None]  # what the user should know
 
 
 class Study(NamedTuple):
@@ -88,12 +99,17 @@ def _why_unused(grid: Grid, name: str) -> str:
     counting = [other for other, counts in COUNTED_BY.items() if any(map(counts, grid.axes[other]))]
     if counting and any(value != AUTO and use(value) for other, use in users.items() for value in grid.axes[other]):
         return f"{shown[counting[0]]} says how many connections there are"
-    choices = {other: settings(RunConfig)[other].metadata.get("choices") or () for other in users}
+    choices = {other: _examples(settings(RunConfig)[other].metadata) for other in users}
     fits = {other: [value for value in values if users[other](value)] for other, values in choices.items()}
     more = {other: " and others" if len(fit) > MOST_NAMES else "" for other, fit in fits.items()}
     lists = [f"--{other}={', '.join(fit[:MOST_NAMES])}{more[other]}" for other, fit in fits.items() if fit]
     suited = " or ".join(lists) or f"a positive --{next(iter(users))}"
     return f"{' and '.join(shown[other] for other in users)} does not use it; it is for {suited}"
+
+
+def _examples(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a setting may be, by name or by form."""
+    return (*(metadata.get("choices") or ()), *map("".join, (metadata.get("forms") or {}).items()))
 
 
 def _points(grid: Grid) -> Iterator[RunConfig]:
@@ -125,6 +141,7 @@ def _cohorts(runs: list[Run]) -> tuple[Cohort, ...]:
     for run in runs:
         dynamic = DYNAMIC if not run.problem.slots else ("seed", "learning_rate", "weight_decay")
         static = {key: value for key, value in dataclasses.asdict(run.config).items() if key not in dynamic}
+        static |= {"slots": dict(run.problem.slots)} if run.masks else {}  # two runs may lend masks of different sizes
         groups.setdefault(f"{_name(run.config)}-{digest(static)}", []).append(run)
     return tuple(Cohort(name, tuple(members)) for name, members in groups.items())
 
@@ -138,7 +155,7 @@ def _check_execution(study: StudyConfig) -> None:
 
 def _check_warmup(config: RunConfig, problem: Problem) -> None:
     epochs = rate_steps(config, problem) / problem.steps_per_epoch
-    if config.warmup_epochs >= epochs:
+    if config.warmup_epochs and config.warmup_epochs >= epochs:
         until = "training has" if config.levels is None else f"--method={config.method} first prunes after"
         raise UserError(
             f"--warmup_epochs={config.warmup_epochs:g} would not end: {until} {epochs:g} epochs; warm up for less, or "
@@ -146,8 +163,19 @@ def _check_warmup(config: RunConfig, problem: Problem) -> None:
         )
 
 
-def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, Connections, list[str | None]]:
-    """What a point of the grid amounts to, and what the user should know of it. Raises UserError."""
+def _seeded(point: RunConfig, info: DatasetInfo, seeds: range) -> Iterator[_Resolved]:
+    """What a point of the grid amounts to with every seed. Raises UserError."""
+    first = _resolved(dataclasses.replace(point, seed=seeds[0]), info)
+    yield first
+    for seed in seeds[1:]:
+        if by_seed(first.config):
+            yield _resolved(dataclasses.replace(point, seed=seed), info)
+        else:
+            yield first._replace(config=dataclasses.replace(first.config, seed=seed), notices=[])
+
+
+def _resolved(point: RunConfig, info: DatasetInfo) -> _Resolved:
+    """What a point of the grid amounts to with its seed, and what the user should know of it. Raises UserError."""
     config = settings_of(point)
     parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
     problem = make_problem(config, info, parts)
@@ -155,11 +183,12 @@ def _resolved(point: RunConfig, info: DatasetInfo) -> tuple[RunConfig, Problem, 
         raise UserError(
             f"--method={config.method} goes by validation accuracy: --validation_fraction=0 leaves none, use 0.1"
         )
+    check_source(config, problem)
     connections = connections_of(config, problem)
     config, problem, mixed = executed(timed(config, problem, connections), problem, connections)
     _check_warmup(config, problem)
     notices = [without_updates(config, problem, point.interval), left_out(config, connections), mixed]
-    return config, problem, connections, notices
+    return _Resolved(config, problem, connections, [*notices, construction(config, problem)])
 
 
 def make_study(grid: Grid) -> Study:
@@ -177,14 +206,12 @@ def make_study(grid: Grid) -> Study:
     axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
     for point in _points(grid):
         try:
-            config, problem, connections, noticed = _resolved(point, described[point.dataset])
+            for config, problem, connections, noticed in _seeded(point, described[point.dataset], seeds):
+                notices += noticed
+                runs.setdefault(config, _run(config, problem, connections))
         except UserError as error:
             where = " ".join(f"--{name}={show(getattr(point, name))}" for name in axes)
             raise UserError(f"{error} (at {where})" if where else str(error)) from None
-        notices += noticed
-        for seed in seeds:
-            seeded = dataclasses.replace(config, seed=seed)
-            runs.setdefault(seeded, _run(seeded, problem, connections))
     _refuse_unused(grid, runs.values())
     ordered = list(runs.values())
     return Study(tuple(ordered), _cohorts(ordered), axes, tuple(dict.fromkeys(filter(None, notices))))

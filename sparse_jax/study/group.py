@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from sparse_jax.study.grid import Run
-from sparse_jax.study.mask_file import as_mask, as_pairs
+from sparse_jax.study.mask_file import Topology, as_mask, as_pairs
 from sparse_jax.study.resolve import unchanged_masks
+from sparse_jax.study.sources import weights_seed
+from sparse_jax.study.transplant import trained_network
 from sparse_jax.training.feed import Feed
 from sparse_jax.training.parts import rates_of
 from sparse_jax.training.state import HyperParams, TrainFns
@@ -30,22 +32,29 @@ class Group(NamedTuple):
 
 
 def hyper_params(run: Run) -> HyperParams:
-    """The dynamic settings of a run as arrays. Raises UserError if the file of its first masks has changed."""
+    """The dynamic settings of a run as arrays, and the masks and weights that it is given.
+
+    Raises:
+      UserError: the file of its first masks has changed, or the weights that it begins with are gone.
+    """
     config = run.config
+    masks = unchanged_masks(config, run.problem, run.masks) if run.masks and not config.shuffle_masks else {}
     return HyperParams(
         seed=np.uint32(config.seed),
+        weights_seed=np.uint32(weights_seed(config)),
         start={name: np.int32(count) for name, count in run.start.items()},
         counts={name: np.int32(count) for name, count in run.final.items()},
         rates=rates_of(config),
-        masks=_first_masks(run) if run.masks else {},
+        masks=_executed(run, masks),
+        network=trained_network(run, masks),
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
     )
 
 
-def _first_masks(run: Run) -> dict[str, np.ndarray]:
-    """The masks of the file of a run as it executes them: bool arrays, or int32[2, connections]."""
-    masks, slots = unchanged_masks(run.config, run.problem, run.masks), run.problem.slots
+def _executed(run: Run, masks: Topology) -> dict[str, np.ndarray]:
+    """Masks as a run executes them: bool arrays, or int32[2, connections]."""
+    slots = run.problem.slots
     return {name: np.stack(as_pairs(mask)[:2]) if name in slots else as_mask(mask) for name, mask in masks.items()}
 
 

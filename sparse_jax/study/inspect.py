@@ -129,7 +129,7 @@ def _count(value: int | None) -> str:
 
 def large(value: int) -> str:
     """An integer in full up to 20 digits, then rounded, with the number of its digits."""
-    digits = len(str(value))
+    digits = Decimal(value).adjusted() + 1
     return f"{value:,}" if digits <= READABLE_DIGITS else f"{Decimal(value):.4e} ({digits} digits)"
 
 

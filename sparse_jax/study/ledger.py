@@ -5,11 +5,11 @@ import shlex
 import sys
 from typing import Any
 
-from sparse_jax.config import StudyConfig, settings
+from sparse_jax.config import CONSTRUCTED, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
 from sparse_jax.study.grid import Study
-from sparse_jax.study.mask_file import FILE
+from sparse_jax.study.sources import masks_path
 from sparse_jax.study.store import Store
 
 EMPTY = {"runs": {}, "masks": {}, "data": {}, "sessions": [], "commands": []}
@@ -47,7 +47,8 @@ def extended(store: Store, grid: Grid, study: Study) -> tuple[dict[str, Any], in
         raise UserError(f"workdir {store.root} already holds a study: choose another --workdir, or drop --noresume")
     elif not EMPTY.keys() <= saved.keys():
         raise UserError(f"{store.root / 'config.json'} is not that of a study: choose another --workdir")
-    masks = {run.config.initial_topology.removeprefix(FILE): run.masks for run in study.runs if run.masks}
+    lent = (run for run in study.runs if run.masks and run.config.initial_topology not in CONSTRUCTED)
+    masks = {masks_path(run.config): run.masks for run in lent}
     for path in (path for path, digest in masks.items() if saved["masks"].get(path, digest) != digest):
         raise UserError(
             f"mask file {path} is not the one that the study in workdir {store.root} was begun with: restore it, or "

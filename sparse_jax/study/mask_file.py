@@ -6,7 +6,7 @@
     shape:<layer>                     int64[dimensions]
 
 Stored, not compressed, and sorted by layer: the same masks are the same bytes everywhere. A plain .npz with one bool
-array a layer, as np.savez writes it, is read as well.
+array a layer, as np.savez writes it, is read as well, and so is a folder of matrices (`matrix_market`).
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.errors import UserError
+from sparse_jax.study.matrix_market import holds_matrices, read_matrices
 from sparse_jax.study.store import MASKS, write_atomic
 
-FILE = "file:"  # before the path, where a setting names a mask file
 BITS, INPUTS, OUTPUTS, SHAPE = "bits:", "inputs:", "outputs:", "shape:"
-REMEDY = "name a masks.npz of a run, or an .npz of one bool array a layer"
+REMEDY = "name a masks.npz of a run, an .npz of one bool array a layer, or a folder of LAYER.mtx"
 MOST = 2**31 - 1  # positions of a layer that a mask is made of
 
 
@@ -106,13 +106,17 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def load_topology(path: str | os.PathLike) -> dict[str, np.ndarray | Pairs]:
-    """Layer name -> bool array or pairs, as `save_masks` or np.savez wrote them; of a folder, those of the run it is.
+    """Layer name -> bool array or pairs, as `save_masks` or np.savez wrote them.
+
+    Of a folder, those of the run it is, or of the matrices it holds.
 
     Raises:
       UserError: the file is absent, damaged, or holds something else; one line that names it.
     """
     path = Path(path)
     if path.is_dir():
+        if not (path / MASKS).exists() and holds_matrices(path):
+            return {name: Pairs(*entries) for name, entries in read_matrices(path)}
         path /= MASKS
     try:
         content = path.read_bytes()

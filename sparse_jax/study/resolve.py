@@ -8,13 +8,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
+from sparse_jax.config import AUTO, CONSTRUCTED, FROM_RUN, KEPT_BY_A_LEVEL, LEARNING_RATES, SPARSITY, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
-from sparse_jax.recipes import MODEL_RECIPES, NATURES, RECIPES, USED_BY
+from sparse_jax.recipes import MODEL_RECIPES, NATURES, RECIPES, USED_BY, known_masks
 from sparse_jax.study.conflicts import refuse_conflicts
+from sparse_jax.study.constructed import constructed
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
-from sparse_jax.study.mask_file import FILE, as_mask, digest, load_topology
+from sparse_jax.study.mask_file import as_mask, digest, load_topology
+from sparse_jax.study.sources import masks_path
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
@@ -24,7 +26,7 @@ from sparse_jax.values import show
 NEARLY = 0.99  # of the connections asked for: fewer are worth a notice
 # What says how many connections a run has, instead of a sparsity or an epsilon and an allocation: whether a value does.
 COUNTED_BY: dict[str, Callable[[str], bool]] = {
-    "initial_topology": lambda value: value.startswith(FILE),
+    "initial_topology": known_masks,
     "structure": lambda value: ":" in value,  # N:M
     "layer_sparsity": bool,
 }
@@ -36,7 +38,7 @@ class Connections(NamedTuple):
     allocation: Allocation
     start: dict[str, int]  # at the first step
     final: dict[str, int]  # aimed at
-    masks: str | None = None  # digest of the first ones, if they come from a file
+    masks: str | None = None  # digest of the first ones, if they are known before anything is computed
 
 
 def settings_of(point: RunConfig) -> RunConfig:
@@ -49,6 +51,8 @@ def settings_of(point: RunConfig) -> RunConfig:
     """
     recipe = RECIPES[point.method] | MODEL_RECIPES[point.model]
     values: dict[str, Any] = {name: value for name, value in recipe.items() if getattr(point, name) == AUTO}
+    if point.initial_weights == AUTO:
+        values["initial_weights"] = "fresh" if point.initial_topology.startswith(FROM_RUN) else "seed"
     if point.learning_rate == AUTO:
         values["learning_rate"] = LEARNING_RATES[point.optimizer]
     config = _by_layer(dataclasses.replace(point, **values))
@@ -85,7 +89,7 @@ def _level(config: RunConfig) -> dict[str, Any]:
     nothing = dict.fromkeys(("sparsity", "epsilon", "layer_sparsity", "allocation"))
     by_other = [name for name, counts in COUNTED_BY.items() if counts(getattr(config, name))]
     if by_other and by_other != ["layer_sparsity"]:
-        return nothing
+        return nothing | _label(config)
     given = [name for name in ("sparsity", "epsilon", "layer_sparsity") if getattr(config, name) not in (None, "")]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} both set the number of connections: give one of them")
@@ -99,6 +103,16 @@ def _level(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _label(config: RunConfig) -> dict[str, Any]:
+    """The level that known masks are built for, or that tells the runs apart from which they come."""
+    first = config.initial_topology
+    if first not in CONSTRUCTED:
+        return {name: getattr(config, name) for name in ("sparsity", "epsilon") if f"{{{name}}}" in first}
+    if config.radix not in (None, AUTO):
+        return {}
+    return {"sparsity": SPARSITY if config.sparsity is None else config.sparsity}
+
+
 def connections_of(config: RunConfig, problem: Problem) -> Connections:
     """The connections a run begins with and aims at: the same, unless it prunes, grows for a while, or shrinks.
 
@@ -108,7 +122,7 @@ def connections_of(config: RunConfig, problem: Problem) -> Connections:
     if not problem.masked:
         return Connections(Allocation({}, None), {}, {})
     check_layers(config, problem)
-    if config.initial_topology.startswith(FILE):
+    if known_masks(config.initial_topology):
         masks = masks_of(config, problem)
         counts = {name: int(mask.sum()) for name, mask in masks.items()}
         return Connections(Allocation(counts, None), counts, least_counts(config, counts), digest(masks))
@@ -116,8 +130,10 @@ def connections_of(config: RunConfig, problem: Problem) -> Connections:
 
 
 def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
-    """The masks of --initial_topology=file:PATH. Raises UserError if they are not those of the network."""
-    path = config.initial_topology.removeprefix(FILE)
+    """The first masks that are known: constructed, or of a file. Raises UserError if the network cannot have them."""
+    if config.initial_topology in CONSTRUCTED:
+        return constructed(config, problem).masks
+    path = masks_path(config)
     shapes, pattern = problem.masked_shapes, parse_pattern(config.structure)
     masks = load_topology(Path(path).expanduser())
     if set(masks) != set(shapes):
@@ -151,11 +167,10 @@ def _check_kept(config: RunConfig, path: str, name: str, pattern: Pattern, mask:
 
 
 def unchanged_masks(config: RunConfig, problem: Problem, before: str) -> dict[str, Any]:
-    """The masks of the file again. Raises UserError if their digest is not the one `before`."""
+    """The known masks again. Raises UserError if their digest is not the one `before`."""
     masks = masks_of(config, problem)
     if digest(masks) != before:
-        path = config.initial_topology.removeprefix(FILE)
-        raise UserError(f"mask file {path} has changed since this study was begun: restore it")
+        raise UserError(f"mask file {masks_path(config)} has changed since this study was begun: restore it")
     return masks
 
 

@@ -130,7 +130,7 @@ def _result(
         "majority": group.majority,
         "digest": digest(_identity(state)),
     }
-    if state.best is None:
+    if state.best is None or state.best.correct < 0:  # none was evaluated
         return result
     at_best = evaluations["test_at_best"].correct
     return result | {

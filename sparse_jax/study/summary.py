@@ -114,7 +114,10 @@ def _counted_by(run: Run) -> str:
     """What says how many connections the layers have."""
     if run.config.allocation is not None:
         return run.config.allocation
-    return "file" if run.masks else "map" if run.config.layer_sparsity else run.config.structure
+    first = run.config.initial_topology
+    if run.masks:
+        return first.partition(":")[0]
+    return "map" if run.config.layer_sparsity else run.config.structure
 
 
 def _print_layers(console: Console, study: Study) -> None:

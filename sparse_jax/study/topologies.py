@@ -1,4 +1,4 @@
-"""The topologies that a path leads to: of a mask file, of a run, or of the runs of a workdir.
+"""The topologies that a path leads to: of a mask file or matrices, of a run, or of the runs of a workdir.
 
 A finished run has its masks in a file; those of an unfinished one are in the checkpoints of its group. These are read
 on the CPU, whatever it is that trains, and only they need jax.
@@ -14,6 +14,7 @@ import numpy as np
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study.mask_file import load_masks, pairs_of
+from sparse_jax.study.matrix_market import holds_matrices
 from sparse_jax.study.store import MASKS, Store
 from sparse_jax.topology.graph import Masks
 from sparse_jax.topology.paths import layer_order, with_dense_layers
@@ -28,9 +29,9 @@ class Found(NamedTuple):
     """A topology on disk."""
 
     masks: Masks  # in natural order, `output` last
-    kernels: Mapping[str, Any] | None  # shapes of all layers in order; None of a mask file by itself
+    kernels: Mapping[str, Any] | None  # shapes of all layers in order; None of masks by themselves
     step: int | None  # of the training, where that has not ended
-    model: str | None  # None of a mask file by itself
+    model: str | None  # None of masks by themselves
 
     @property
     def network(self) -> Masks:
@@ -54,7 +55,8 @@ class Runs(NamedTuple):
 
 
 def find(path: str) -> Found | Runs:
-    """What is at a path: a mask file, a run (its folder, there or to come), a workdir, or one of its checkpoints.
+    """What is at a path: a mask file, a folder of matrices, a run (its folder, there or to come), a workdir, or one of
+    its checkpoints.
 
     Raises:
       UserError: there is no topology; one line that says what to do.
@@ -74,7 +76,7 @@ def _find(path: str, folder: Path) -> Found | Runs:
         raise UserError(f"{path} is a finished run with {_why_none(result)}")
     if parent.name == "runs" and not folder.is_file() and (workdir / "config.json").is_file():
         return _unfinished(path, Store(workdir), folder.absolute().name)
-    if not folder.is_dir():
+    if not folder.is_dir() or (not (folder / "runs").is_dir() and holds_matrices(folder)):
         return Found(_ordered(load_masks(folder)), None, None, None)
     if parent.name == "checkpoints":
         return _not_empty(path, _saved([folder], lambda run: True), f"{path} holds no usable checkpoint: {SAVES}")

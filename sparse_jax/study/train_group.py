@@ -69,7 +69,7 @@ class Trainer:
                 if self.interrupt.asked:
                     return False
             seconds = before + time.monotonic() - started
-            if saved < step:
+            if saved < step or not step:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
         write_results(

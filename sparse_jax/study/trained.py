@@ -1,11 +1,9 @@
 """The network of a finished run, from the checkpoint that its workdir keeps."""
 
 import contextlib
-import dataclasses
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import Shapes
 from sparse_jax.sparse.layer import KERNEL, LINKS
 from sparse_jax.sparse.links import Links
-from sparse_jax.study.store import Store
+from sparse_jax.study.finished import AGAIN, Place, lost
 from sparse_jax.topology.masks import select
 from sparse_jax.training import checkpoint
 from sparse_jax.training.compaction import capacities
@@ -28,23 +26,8 @@ from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.snapshot import Snapshot, read_newest
 
 FINAL, BEST = "final", "best"
-NAME_A_RUN = "name the folder of a finished run, WORKDIR/runs/RUN"
-AGAIN = "train it again, in another --workdir"
-NAMED = 3  # of the runs that a message lists
-
 _KEY = re.compile(r"\['([^']*)'\]|\.(\w+)")
 _MASKS = {FINAL: re.compile(r"\.topology\.masks\['(.+)'\]"), BEST: re.compile(r"\.best\.masks\['(.+)'\]")}
-
-
-class Place(NamedTuple):
-    """A finished run on disk."""
-
-    path: str  # as the user wrote it
-    store: Store
-    id: str
-    config: RunConfig
-    result: dict  # of result.json
-    data: dict[str, str]  # digests of the data sets of its study, by name
 
 
 class Trained(NamedTuple):
@@ -67,46 +50,6 @@ class Trained(NamedTuple):
         """By layer that has a mask or is executed sparsely; every other layer has them all."""
         counts = {name: int(links.input_starts[-1]) for name, links in links_of(self.model_state).items()}
         return counts | {name: int(mask.sum()) for name, mask in self.masks.items()}
-
-
-def find(path: str) -> Place:
-    """The finished run at a path. Reads no weights, and computes nothing.
-
-    Raises:
-      UserError: there is none; one line that says what to do.
-    """
-    try:
-        folder = Path(path).expanduser().resolve()
-        store, known = Store(folder.parent.parent), folder.is_dir()
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; {NAME_A_RUN}") from None
-    if (folder / "config.json").is_file() and (folder / "runs").is_dir():
-        raise UserError(f"{path} is a workdir: {_choice(Store(folder))}")
-    if folder.parent.name != "runs" or not (store.root / "config.json").is_file():
-        raise UserError(f"{path} is {'no run' if known else 'not there'}: {NAME_A_RUN}")
-    saved, result = store.read_config(), store.read_results().get(folder.name)
-    runs = saved.get("runs") or {}
-    if folder.name not in runs:
-        raise UserError(f"{path} is no run of {store.root}: {_choice(store)}")
-    if result is None:
-        raise UserError(f"{path} is not finished: the command that began its study continues it")
-    return Place(path, store, folder.name, _config(path, runs[folder.name]), result, saved.get("data") or {})
-
-
-def _choice(store: Store) -> str:
-    """What of a workdir can be named."""
-    runs = list(store.read_results())
-    left = len(runs) - NAMED
-    more = "" if left < 1 else " and one other" if left == 1 else f" and {left} others"
-    finished = f"it has {', '.join(runs[:NAMED])}{more}" if runs else "it has none yet"
-    return f"{NAME_A_RUN}; {finished}"
-
-
-def _config(path: str, values: dict[str, Any]) -> RunConfig:
-    """The settings of a run as config.json has them, in which tuples are lists."""
-    if values.keys() != {field.name for field in dataclasses.fields(RunConfig)}:
-        raise UserError(f"{path} is a run of another version, with other settings: {AGAIN}")
-    return RunConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def load(place: Place, which: str) -> Trained:
@@ -150,7 +93,7 @@ def _snapshot(place: Place) -> Snapshot:
             if snapshot is not None:
                 raise UserError(f"the checkpoint of {place.path} is of an earlier version: {AGAIN}")
     why = f"damaged ({reasons[0]})" if reasons else "gone"
-    raise UserError(f"the checkpoint with the weights of {place.path} is {why}: restore {root}, or {AGAIN}")
+    raise lost(place, why)
 
 
 @contextlib.contextmanager

@@ -180,14 +180,25 @@ def count_paths(masks: Sequence[np.ndarray]) -> Paths:
     """The paths from inputs to outputs: the entries of A_1 A_2 ... A_L, in integers of any size.
 
     Numbers are carried as digits of base 2^26 in float64, so that a product of matrices does the work and stays
-    exact for layers of up to 2^26 neurons. Over channels, like every graph here: taps make no paths of their own.
+    exact for layers of up to 2^26 neurons. Outputs to which every neuron has as many paths as to another are carried
+    as one: in a RadiX-Net they are all one after its last whole list, so that hundreds of layers take seconds. Over
+    channels, like every graph here: taps make no paths of their own.
     """
-    graphs = [np.asarray(graph, float) for graph in _graphs(masks)]
-    digits = np.eye(graphs[-1].shape[1])[None]
+    *graphs, last = _graphs(masks)
+    digits, times = _distinct(np.asarray(last, float)[None], np.ones(last.shape[1], int))
     for graph in reversed(graphs):
-        digits = _carry(graph @ digits)
+        product = np.tensordot(digits, np.asarray(graph, float), (1, 1))  # one product of matrices, for all digits
+        digits, times = _distinct(_carry(product.swapaxes(1, 2)), times)
     pairs = sum(digit.astype(np.int64).astype(object) << (DIGIT_BITS * i) for i, digit in enumerate(digits))
-    return Paths(int(pairs.sum()), int(pairs.min()), int(pairs.max()))
+    return Paths(int((pairs @ times.astype(object)).sum()), int(pairs.min()), int(pairs.max()))
+
+
+def _distinct(digits: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct columns of [digits, rows, columns], and how many there are of each, `times` of those given."""
+    places: dict[bytes, int] = {}
+    of_column = [places.setdefault(digits[:, :, i].tobytes(), len(places)) for i in range(digits.shape[2])]
+    first = np.unique(of_column, return_index=True)[1]
+    return digits[:, :, first], np.bincount(of_column, times).astype(int)
 
 
 def _carry(digits: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from sparse_jax.training.state import HyperParams
 from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 # The streams of randomness of a run: each is folded into its key, then the step.
-PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT = range(8)
+PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH = range(9)
 
 
 class Parts(NamedTuple):
@@ -108,6 +108,12 @@ def rates_of(config: RunConfig) -> dict[str, np.float32]:
     """The dynamic settings of a method that the run uses, by name."""
     rates = {name: getattr(config, name) for name in RATES}
     return {name: np.float32(value) for name, value in rates.items() if value is not None}
+
+
+def weights_key(config: RunConfig, hyper: HyperParams) -> jax.Array:
+    """The key of the weights before the first step."""
+    key = jax.random.fold_in(jax.random.key(hyper.weights_seed), PARAMS)
+    return jax.random.fold_in(key, FRESH) if config.initial_weights == "fresh" else key
 
 
 def rule_of(parts: Parts, hyper: HyperParams) -> Rule:

@@ -23,7 +23,6 @@ from sparse_jax.training.average import Average
 from sparse_jax.training.evaluation import nothing_yet
 from sparse_jax.training.network import first_network
 from sparse_jax.training.parts import (
-    PARAMS,
     TOPOLOGY,
     Parts,
     batch,
@@ -34,6 +33,7 @@ from sparse_jax.training.parts import (
     optimizer,
     predict,
     rule_of,
+    weights_key,
 )
 from sparse_jax.training.state import Best, HyperParams, Rewind, RunState
 
@@ -45,7 +45,7 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     key = jax.random.key(hyper.seed)
     rule = rule_of(parts, hyper)
     links = _first_links(parts, hyper, key)
-    dense, model_state = initial_variables(parts, jax.random.fold_in(key, PARAMS), data, links)
+    dense, model_state = _first_weights(parts, hyper, data, links)
     masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
     dense = put(dense, counting_active(parts.config, select(dense, masks | links), masks, links))
     slots = {name: in_use(of_layer) for name, of_layer in links.items()}
@@ -65,9 +65,17 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     )
 
 
+def _first_weights(parts: Parts, hyper: HyperParams, data: Data, links: dict[str, Links]) -> tuple[Any, Any]:
+    """Parameters, dense but where a layer has `links`, and the model's other variables: given, or drawn."""
+    params, model_state = initial_variables(parts, weights_key(parts.config, hyper), data, links)
+    if not hyper.network:
+        return params, model_state
+    return hyper.network["params"], model_state | hyper.network["model_state"]
+
+
 def _first_links(parts: Parts, hyper: HyperParams, key: jax.Array) -> dict[str, Links]:
     """The connections of the layers that are executed sparsely; `key` is the run's."""
-    slots, shapes, name = parts.problem.slots, parts.problem.kernels, parts.config.initial_topology
+    slots, shapes, name = parts.problem.slots, parts.problem.kernels, _family(parts)
     if hyper.masks:
         given = {layer: at_slots(hyper.masks[layer], slots[layer]) for layer in slots}
         return {layer: make_links(*at, hyper.start[layer], shapes[layer]) for layer, at in given.items()}
@@ -80,11 +88,16 @@ def _first_links(parts: Parts, hyper: HyperParams, key: jax.Array) -> dict[str, 
     }
 
 
+def _family(parts: Parts) -> str:
+    """The first masks that are not given: given ones that are shuffled are random ones of as many connections."""
+    return "random" if parts.config.shuffle_masks else parts.config.initial_topology
+
+
 def _first_masks(
     parts: Parts, rule: Rule, hyper: HyperParams, key: jax.Array, params: Any, model_state: Any, data: Data
 ) -> Masks:
     """The masks that the configuration names, of layers that have one; `params` are dense, `key` is the run's."""
-    name, draw = parts.config.initial_topology, jax.random.fold_in(key, TOPOLOGY)
+    name, draw = _family(parts), jax.random.fold_in(key, TOPOLOGY)
     shapes = {layer: shape for layer, shape in parts.problem.masked_shapes.items() if layer not in parts.problem.slots}
     if hyper.masks:
         return {layer: hyper.masks[layer] for layer in shapes}

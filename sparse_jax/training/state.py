@@ -16,10 +16,12 @@ class HyperParams(NamedTuple):
     """The settings that may differ between the runs of a cohort."""
 
     seed: jax.Array  # uint32[]
+    weights_seed: jax.Array  # uint32[], of the weights before the first step
     start: Counts  # int32[] by layer, connections at the first step
     counts: Counts  # int32[] by layer, connections aimed at
     rates: dict[str, jax.Array]  # float32[] by name, settings of the topology and the method
-    masks: Masks  # the first ones, where they come from a file; int32[2, connections] if executed sparsely; else empty
+    masks: Masks  # the first ones, where they are given; int32[2, connections] if executed sparsely; else empty
+    network: Any  # params and model_state before the first step, where they are given; else empty
     learning_rate: jax.Array  # float32[]
     weight_decay: jax.Array  # float32[]
 

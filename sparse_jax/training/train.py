@@ -20,7 +20,6 @@ from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
 from sparse_jax.training.parts import (
     BIRTH,
-    PARAMS,
     UPDATE,
     WALK,
     Parts,
@@ -34,6 +33,7 @@ from sparse_jax.training.parts import (
     make_parts,
     optimizer,
     rule_of,
+    weights_key,
     with_links,
 )
 from sparse_jax.training.problem import Problem
@@ -117,7 +117,8 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
         masked = state.topology
     if links:
         draw = partial(_drawn, parts, begun, data)
-        seen = Seen(grads, sensitivities, partial(draw, PARAMS), partial(draw, BIRTH))
+        keys = weights_key(parts.config, hyper), _key(begun, BIRTH)
+        seen = Seen(grads, sensitivities, *(partial(draw, key) for key in keys))
         state = _relinked(parts, rule, hyper, now, accuracy, state, slotted, links, seen)
         state = state._replace(topology=joined(state.topology, masked))
     state = state._replace(step=state.step + (rule.update == "instead_of_step"))
@@ -171,9 +172,8 @@ def _relinked(
     return state._replace(**network._asdict(), running=running, average=average)
 
 
-def _drawn(parts: Parts, state: RunState, data: Data, stream: int, links: dict[str, Links]) -> Weights:
-    """The initial weights of connections, of the beginning or (BIRTH) of an update."""
-    key = _key(state, stream) if stream == BIRTH else jax.random.fold_in(state.key, stream)
+def _drawn(parts: Parts, state: RunState, data: Data, key: jax.Array, links: dict[str, Links]) -> Weights:
+    """The weights of connections that a key draws."""
     weights = select(initial_variables(parts, key, data, links)[0], links)
     return counting_active(parts.config, weights, {}, links, links_of(state.model_state))
 
