@@ -105,7 +105,7 @@ def heat_map(frame: pd.DataFrame, layout: Layout, rows: str) -> alt.TopLevelMixi
         pale=needs_pale_ink(share.to_numpy(float)),
         text=[f"{100 * value:.1f}{mark}" for value, mark in zip(frame["accuracy"], dagger, strict=True)],
     )
-    others = [name for name in layout.varied if name not in (rows, layout.level)]
+    others = [name for name in layout.told if name not in (rows, layout.level)]
     cells = cells.assign(panel=[" · ".join(values) for values in cells[others].to_numpy()] if others else "")
     base = alt.Chart(cells).encode(
         x=alt.X(f"{layout.level}:O", title=label(layout.level), sort=list(layout.orders[layout.level]),

@@ -18,6 +18,7 @@ class Layout(NamedTuple):
     """How the settings that vary are laid out in a figure."""
 
     varied: tuple[str, ...]
+    told: tuple[str, ...]  # those that tell all combinations apart
     orders: dict[str, tuple[str, ...]]
     series: str | None  # the setting that colours stand for
     panels: tuple[str, ...]  # those that panels stand for
@@ -35,12 +36,12 @@ class Layout(NamedTuple):
 
 
 def layout_of(records: Records) -> Layout:
-    """Colours for the method, or else the activation function; levels along an axis; panels for all others."""
+    """Colours for the first masks, the method, or the activation function; an axis of levels; panels for all others."""
     level = next((name for name in LEVELS if name in records.varied), None)
-    others = [name for name in records.varied if name != level]
-    series = next((name for name in ("method", "activation", *others) if name in others), None)
+    others = [name for name in records.told if name != level]
+    series = next((name for name in ("initial_topology", "method", "activation", *others) if name in others), None)
     panels = sorted((name for name in others if name != series), key=lambda name: name == "activation")
-    return Layout(records.varied, records.orders, series, tuple(panels), level)
+    return Layout(records.varied, records.told, records.orders, series, tuple(panels), level)
 
 
 def labelled(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:

@@ -15,7 +15,10 @@ from sparse_jax.report.tables import signed
 KEPT = 0.95  # of the best accuracy, that the headline asks the laws for
 LARGEST = 5  # differences that are told
 BETTER = 0.05  # p value under which a difference is told as one
-IRREGULAR = {"sparsity": "sparsities", "activation": "activation functions", "hidden sizes": "networks"}
+IRREGULAR = {
+    "sparsity": "sparsities", "activation": "activation functions", "hidden sizes": "networks",
+    "initial topology": "first topologies",
+}  # fmt: skip
 
 
 def title(records: Records) -> str:
@@ -31,7 +34,7 @@ def _few(values: pd.Series) -> str:
 
 def varied(records: Records) -> str:
     """What was varied: how many values of each setting, and seeds."""
-    counts = [(sum(text != NONE for text in records.orders[name]), label(name)) for name in records.varied]
+    counts = [(sum(text != NONE for text in records.orders[name]), label(name)) for name in records.told]
     seeds = records.runs["seed"].nunique()
     words = [f"{count} {_plural(name)}" for count, name in counts if count > 1]
     words += [f"{seeds} seeds"] if seeds > 1 else ["one seed"]
@@ -86,7 +89,7 @@ def _on(head: str, text: str) -> str:
 
 def name_of(findings: Findings, point: pd.Series) -> str:
     """A curve or point as prose: its settings but for the level and the data set."""
-    names = [name for name in findings.layout.varied if name not in (findings.layout.level, "dataset")]
+    names = [name for name in findings.layout.told if name not in (findings.layout.level, "dataset")]
     main = " with ".join(point[name] for name in ("method", "activation") if name in names)
     rest = [f"{label(name)} {point[name]}" for name in names if name not in ("method", "activation")]
     return ", ".join([*([main] if main else []), *rest]) or EVERY

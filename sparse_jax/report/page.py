@@ -42,10 +42,7 @@ def render(findings: Findings, sections: list[Section], follow: float | None) ->
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters = [
-        {"name": name, "label": label(name), "choices": list(records.orders[name])}
-        for name in records.varied
-    ]
+    filters = [{"name": name, "label": label(name), "choices": list(records.orders[name])} for name in records.told]
     themes = {"light": theme(dark=False), "dark": theme(dark=True), "ramp": RAMP}
     return environment.get_template("page.html").render(
         title=headline.title(records),

@@ -1,6 +1,7 @@
 """The runs of one or several workdirs as one table, and what a reader has to know about how it came together."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ FINISHED = ("ok", "collapsed", "diverged")  # what a result.json can say of its 
 STATUSES = (*FINISHED, "failed", "unfinished")
 PRIMARY = ("dataset", "model", "method", "activation")  # they decide what `auto` is, never the other way round
 LEVELS = ("sparsity_target", "epsilon")  # settings whose values are points of an axis
+LENT = ("initial_topology", "initial_weights")  # settings that may name other runs
 SEEDS = ("seed", "num_seeds", "first_seed")
 MEASURED = (
     "sparsity", "connections", "parameters", "train_accuracy", "val_accuracy", "best_val_accuracy", "test_accuracy",
@@ -39,6 +41,7 @@ class Records(NamedTuple):
     runs: pd.DataFrame  # one row for each run planned or found; columns of results.csv, store, status, message
     sources: tuple[Source, ...]
     varied: tuple[str, ...]  # columns of `runs`: the settings with more than one value
+    told: tuple[str, ...]  # those of them that tell all combinations apart; the others go with these
     orders: dict[str, tuple[str, ...]]  # the values of each of them as text, as they were given
     notes: tuple[str, ...]  # what is odd about the workdirs, a sentence each
 
@@ -86,16 +89,59 @@ def read(sources: Sequence[Source]) -> Records:
             elif row["status"] in FINISHED and row.get("digest") != before.get("digest"):
                 conflicts.append(run_id)
     runs = _frame(list(rows.values()))
+    for name in LENT:
+        runs[name] = shortened(runs[name])
     varied = tuple(name for name in runs.columns if _is_varied(name, runs, sources))
     orders = {name: _order(runs[name], name) for name in varied}
-    return Records(runs, tuple(sources), varied, orders, (*notes, *_conflicts(conflicts), *_versions(sources)))
+    told = telling(runs, varied)
+    notes += _going_along(varied, told)
+    return Records(runs, tuple(sources), varied, told, orders, (*notes, *_conflicts(conflicts), *_versions(sources)))
 
 
 def setting_text(value: Any) -> str:
     """A value of a setting as filters and figures show it."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return NONE
+    if value == "":
+        return show(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shortened(values: pd.Series) -> pd.Series:
+    """Settings that name other runs by their workdir and the words of the pattern, unless two would become one."""
+    short = {value: _short(value) for value in values.unique() if isinstance(value, str)}
+    return values.map(lambda value: short.get(value, value)) if len({*short.values()}) == len(short) else values
+
+
+def _short(value: str) -> str:
+    """from_run:results/pruned/runs/*-gmp-*-s{sparsity}-seed{seed}-* as from_run:pruned/gmp."""
+    form, _, path = value.partition(":")
+    workdir, runs, pattern = path.partition("/runs/")
+    if not runs:
+        return value
+    words = re.sub(r"(-s|-seed)?\{\w+\}", "", pattern)
+    return "/".join([f"{form}:{Path(workdir).name}", *filter(None, [" ".join(re.findall(r"[^-*?]+", words))])])
+
+
+def telling(runs: pd.DataFrame, varied: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings without those that others of them bring about: a study of several commands has many that go along.
+
+    The first to be left out are those that are not primary, no level and no first masks, the last ones first.
+    """
+    texts = pd.DataFrame({name: runs[name].map(setting_text) for name in varied}, index=runs.index)
+    told, combinations = list(varied), len(texts.drop_duplicates())
+    for name in reversed(varied):
+        others = [other for other in told if other != name]
+        if name not in (*PRIMARY, *LEVELS, *LENT[:1]) and len(texts[others].drop_duplicates()) == combinations:
+            told = others
+    return tuple(told)
+
+
+def _going_along(varied: tuple[str, ...], told: tuple[str, ...]) -> list[str]:
+    names = [name.replace("_", " ") for name in varied if name not in told]
+    if not names:
+        return []
+    return [f"Not told apart where they go with other settings: {', '.join(names)}; the table of all runs has them."]
 
 
 def _rows(source: Source) -> tuple[dict[str, dict], int]:

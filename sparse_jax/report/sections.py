@@ -48,7 +48,7 @@ def _accuracy(findings: Findings) -> list:
         return [Missing("accuracy-density", title, NO_RESULTS)]
     lines = laws.drawn(findings.laws)
     data = pd.concat([found.assign(kind=MEAN), lines.assign(kind=LAW)] if len(lines) else [found.assign(kind=MEAN)])
-    names = list(dict.fromkeys(one for one in layout.varied if one != layout.level))
+    names = list(dict.fromkeys(one for one in layout.told if one != layout.level))
     law = "Dotted lines are the fitted law. " if len(lines) else ""
     best = found.loc[found["accuracy"].idxmax()]
     summary = (
@@ -89,7 +89,7 @@ def _heat_maps(findings: Findings) -> list:
     layout, found = findings.layout, measured(findings)
     if found.empty:
         return [Missing("heat-maps", "Heat maps", NO_RESULTS)]
-    others = [name for name in layout.varied if name != layout.level]
+    others = [name for name in layout.told if name != layout.level]
     rows = [name for name in ("method", "activation") if name in others] or others[:1]
     if layout.level is None or not rows:
         return [Missing("heat-maps", "Heat maps", NO_LEVEL if layout.level is None else ONLY_LEVEL)]

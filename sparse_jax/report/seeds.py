@@ -14,7 +14,7 @@ FORMATS = dict.fromkeys(("mean", "from", "to", "mean of ok runs", "IQM", "IQM fr
 def seed_rows(records: Records, layout: Layout) -> pd.DataFrame:
     """One row for each combination of the settings that vary, of the runs that ended."""
     runs = records.runs[records.runs["status"] != STATUSES[-1]]
-    rows, names = [], list(layout.varied)
+    rows, names = [], list(layout.told)
     if runs.empty:
         return pd.DataFrame()
     by_setting = labelled(runs, layout).groupby([*names, "series", "panel"], sort=False, dropna=False)
