@@ -31,7 +31,7 @@ def accuracy(method: str, activation: str, density: float, seed: int) -> float:
 
 def write_study(
     root: Path, *, methods=("static", "set"), activations=("relu", "tanh"), sparsities=(0.5, 0.8, 0.9, 0.95, 0.99),
-    seeds=3, epochs=4, majority=True, inputs=True, masks=True, **extra,
+    seeds=3, epochs=4, majority=True, stability=True, inputs=True, masks=True, **extra,
 ) -> list[str]:  # fmt: skip
     """A finished study, with its results.csv; returns the ids of its runs. `extra` goes into config.json."""
     grid = list(itertools.product(methods, activations, sparsities, range(seeds)))
@@ -50,12 +50,14 @@ def write_study(
         (root / folder).mkdir(parents=True)
     (root / "config.json").write_text(json.dumps(config))
     for name, one in configs.items():
-        _write_run(root, name, one, majority, inputs, masks)
+        _write_run(root, name, one, majority, stability, inputs, masks)
     Store(root).write_csv(COLUMNS, list(configs))
     return list(configs)
 
 
-def _write_run(root: Path, name: str, config: dict, majority: bool, inputs: bool, masks: bool) -> None:
+def _write_run(
+    root: Path, name: str, config: dict, majority: bool, stability: bool, inputs: bool, masks: bool
+) -> None:
     density = 1 - (config["sparsity"] or 0)
     activation, rng = config["activation"][0], np.random.default_rng(zlib.crc32(name.encode()))
     test = accuracy(config["method"], activation, density, config["seed"])
@@ -71,6 +73,8 @@ def _write_run(root: Path, name: str, config: dict, majority: bool, inputs: bool
         "input_shape": [8, 8, 1], "digest": f"{zlib.crc32(name.encode()):08x}",
     }  # fmt: skip
     result |= {"majority": MAJORITY} if majority else {}
+    signs = {"dead_classes": [], "silent_neurons": 3, "silent_share": 3 / HIDDEN, "loss_spikes": 0}
+    result |= signs if stability else {}
     (root / "runs" / name).mkdir()
     (root / "runs" / name / "result.json").write_text(json.dumps(result))
     if masks and config["method"] != "dense":

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from sparse_jax.errors import UserError
-from sparse_jax.report import build, exhibits, frames, logs, page, records, seeds, tables, topologies
+from sparse_jax.report import build, exhibits, frames, logs, page, records, seeds, stability, tables, topologies
 from sparse_jax.report.sections import sections
 from sparse_jax.study.mask_file import load_masks
 from tests.report_store import HIDDEN, edit_result, fail, write_study
@@ -274,6 +274,7 @@ MISSING = {  # what a study lacks -> how it is made, what the page says
     "seeds": ({"seeds": 1}, "There is one seed, so no interval is shown."),
     "levels": ({}, "Two levels only: no law is fitted."),
     "majority": ({"majority": False}, "how large the largest class of the test part is"),
+    "stability": ({"stability": False}, "The runs do not tell of dead classes, loss spikes, silent neurons."),
     "masks": ({"masks": False}, "No finished run has a mask file. 4 finished runs have no readable mask file."),
     "inputs": ({"inputs": False}, "the metrics have no input_connections"),
     "metrics": ({}, "No metrics with training and validation accuracies were logged."),
@@ -306,6 +307,65 @@ def test_means_stand_beside_those_of_runs_that_are_ok(small):
     assert pd.isna(last["from"])  # of one run
     built(root)
     assert "50% [1%, 99%]" in (root / "report" / "tables" / "seeds.csv").read_text()
+
+
+def test_rates_are_those_of_the_runs_that_tell(tmp_path):
+    """Of five seeds at 0.9 one collapsed, one diverged, and one comes from an earlier version."""
+    root, names = tmp_path / "s", write_study(tmp_path / "s", **SMALL | {"seeds": 5})
+    sparse = [name for name in names if "-s0.9-" in name]
+    collapsed = {"status": "collapsed", "dead_classes": [1, 2, 3], "silent_share": 0.5}
+    diverged = {"status": "diverged", "dead_classes": None, "silent_neurons": None, "silent_share": None}
+    older = {"dead_classes": None, "silent_neurons": None, "silent_share": None, "loss_spikes": None}
+    spiked = {"dead_classes": [3], "loss_spikes": 2}
+    for name, changes in zip(sparse, (collapsed, diverged, older, spiked), strict=False):
+        edit_result(root, name, **changes)
+    records_, layout = findings_of(root)[:2]
+    rows = stability.rate_rows(records_, layout)
+    found = {one.measure: one for one in rows[rows["sparsity_target"] == "0.9"].itertuples()}
+    # Clopper and Pearson: 1 of 5 by hand, (1 − p)⁵ = 0.975; 2 of 3 the other way round of 1 of 3, p³ = 0.975
+    assert (found["collapsed"].share, found["diverged"].share) == (0.2, 0.2)
+    assert found["collapsed"].low == pytest.approx(1 - 0.975**0.2)
+    assert found["dead classes"].share == pytest.approx(2 / 3)
+    assert found["dead classes"].high == pytest.approx(0.975 ** (1 / 3))
+    low = found["dead classes"].low
+    assert 3 * low**2 - 2 * low**3 == pytest.approx(0.025)  # two or three of three
+    assert found["loss spikes"].share == 0.25
+    assert found["silent neurons"].share == pytest.approx((0.5 + 0.25 + 0.25) / 3)
+    assert set(rows[rows["sparsity_target"] == "0.5"]["share"]) == {0, 0.25}
+    dying = stability.class_rows(records_, layout)
+    assert list(dying["class"]) == [3, 1, 2]
+    assert list(dying["dead in"]) == [2, 1, 1]
+    assert list(dying["of these ok"]) == [1, 0, 0]
+    assert set(dying["runs"]) == {3}
+    assert set(dying["sparsity_target"]) == {"0.9"}
+    built(root)
+    numbers = pd.read_csv(root / "report" / "tables" / "stability-table.csv")
+    assert list(numbers["collapsed"]) == ["0% [0%, 52%]", "20% [1%, 72%]"]
+    assert list(pd.read_csv(root / "report" / "tables" / "dead-classes.csv")["class"]) == [3, 1, 2]
+    assert "1:2:3" in (root / "report" / "tables" / "runs.csv").read_text()
+    assert "2 of 8 runs never predict some class (25%, 95% interval 3% to 65%); class 3 is dead most often, in 2." in (
+        said(root).text
+    )
+
+
+def test_classes_of_different_data_sets_are_told_apart(tmp_path):
+    root, names = tmp_path / "s", write_study(tmp_path / "s", **SMALL)
+    config = json.loads((root / "config.json").read_text())
+    for name, dataset in zip(names, ("digits", "digits", "mnist", "mnist"), strict=True):
+        config["runs"][name]["dataset"] = dataset
+        edit_result(root, name, dataset=dataset, dead_classes=[7])
+    config["commands"] = []
+    (root / "config.json").write_text(json.dumps(config))
+    found = stability.class_rows(*findings_of(root)[:2])
+    assert list(found["dataset"]) == ["digits", "mnist"]
+    assert list(found["dead in"]) == [2, 2]
+    assert "is dead most often" not in said(root).text
+
+
+def test_without_dead_classes_the_page_says_so(small):
+    root, _ = small
+    assert "Every run predicts every class." in said(root).text
+    assert "runs never predict some class" not in said(root).text
 
 
 def test_values_that_share_no_seed_are_not_compared(tmp_path):
@@ -360,13 +420,13 @@ def test_every_figure_and_table_lies_beside_the_page(store, whole):
     assert linked == written - {"index.html"}
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert {"accuracy-density", "heat-method", "heat-activation", "learning-curves", "gap", "degrees", "inputs", "cost",
-            "gain-method", "ranks-activation", "contour"} <= names  # fmt: skip
+            "gain-method", "ranks-activation", "contour", "stability"} <= names  # fmt: skip
     for name in names:
         assert (folder / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF-")
         assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len((folder / f"figures/{name}.csv").read_text().splitlines()) > 1
     kept = {path.stem for path in (folder / "tables").iterdir()}
-    assert {"laws", "inversions", "categories", "contour-table", "runs"} <= kept
+    assert {"laws", "inversions", "categories", "contour-table", "runs", "stability-table"} <= kept
 
 
 def test_the_page_asks_nothing_of_the_network(whole):

@@ -152,6 +152,13 @@ def test_csv(store):
     )
 
 
+def test_lists_are_one_cell(store):
+    for name, dead in (("a", [3, 7]), ("b", []), ("c", None)):
+        store.write_result(name, {"dead_classes": dead})
+    store.write_csv(("run_id", "dead_classes"), ["a", "b", "c"])
+    assert (store.root / "results.csv").read_text() == "run_id,dead_classes\na,3:7\nb,\nc,\n"
+
+
 def test_metrics_skip_broken_lines_and_resume_equals_uninterrupted(store):
     rows = [{"step": step, "loss": 1 / (step + 1), "accuracy": None} for step in range(6)]
     for row in rows:

@@ -72,6 +72,7 @@ def test_a_diverged_run_is_marked_and_the_others_learn(study):
         else:
             assert row["status"] == "diverged"
             assert row["train_loss"] == ""
+            assert row["dead_classes"] == row["silent_neurons"] == row["silent_share"] == ""
 
 
 def test_metrics_have_a_line_an_epoch_and_count_what_moved(study):

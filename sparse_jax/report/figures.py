@@ -72,12 +72,15 @@ def _ends(frame: pd.DataFrame, low: str, high: str, bounds: tuple[float, float])
     return frame.assign(**ends)
 
 
+def _density() -> alt.X:
+    scale, axis = alt.Scale(type="log", nice=False, padding=8), alt.Axis(format="~p", **SPARSE)
+    return alt.X("density:Q", title="density (share of connections)", scale=scale, axis=axis)
+
+
 def accuracy_by_density(frame: pd.DataFrame, layout: Layout) -> alt.TopLevelMixin:
     """Means over seeds with their intervals; open marks where runs were lost; laws dotted; ticks where published."""
-    x = alt.X("density:Q", title="density (share of connections)", scale=alt.Scale(type="log", nice=False, padding=8),
-              axis=alt.Axis(format="~p", **SPARSE))  # fmt: skip
     y = alt.Y("accuracy:Q", title="test accuracy", scale=alt.Scale(zero=False, nice=True), axis=PERCENT)
-    base = alt.Chart(_ends(frame, "low", "high", (0, 1))).encode(x=x, color=_colour(layout))
+    base = alt.Chart(_ends(frame, "low", "high", (0, 1))).encode(x=_density(), color=_colour(layout))
     mean, law, published = (base.transform_filter(alt.datum.kind == kind) for kind in (MEAN, LAW, PUBLISHED))
     tips = [*_settings_tips(layout), _percent_tip("accuracy", "accuracy"), _percent_tip("low", "95% from"),
             _percent_tip("high", "to"), alt.Tooltip("density:Q", format=".4~p"), alt.Tooltip("outcome:N", title="runs")]
@@ -199,6 +202,21 @@ def cost(frame: pd.DataFrame, layout: Layout) -> alt.TopLevelMixin:
     kinds = list(dict.fromkeys(frame["measure"]))
     chart = chart.properties(width=300, height=220)
     return chart.facet(alt.Facet("measure:N", sort=kinds, title=None), columns=2).resolve_scale(x="independent")
+
+
+def rates(frame: pd.DataFrame, layout: Layout) -> alt.TopLevelMixin:
+    """How often what goes wrong, by density, with intervals where there are some."""
+    ends = {name: frame[name].astype(float).fillna(frame["share"]) for name in ("low", "high")}
+    base = alt.Chart(frame.assign(**ends)).encode(x=_density(), color=_colour(layout))
+    tips = [*_settings_tips(layout), _percent_tip("share", "share"), _percent_tip("low", "95% from"),
+            _percent_tip("high", "to"), alt.Tooltip("runs:Q")]  # fmt: skip
+    y = alt.Y("share:Q", title="share", scale=alt.Scale(domain=[0, 1]), axis=PERCENT)
+    bar = base.mark_rule(strokeWidth=1.6, opacity=0.35).encode(y="low:Q", y2="high:Q")
+    line = base.mark_line(strokeWidth=1.6).encode(y=y, detail=[f"{name}:N" for name in layout.panels] or alt.Undefined)
+    dot = base.mark_point(size=46, filled=True, opacity=1).encode(y=y, shape=_shape(layout), tooltip=tips)
+    chart = alt.layer(bar, line, dot).properties(width=300, height=PANEL[1])
+    measures = list(dict.fromkeys(frame["measure"]))
+    return chart.facet(alt.Facet("measure:N", sort=measures, title=None), columns=2).resolve_axis(x="independent")
 
 
 def gains(frame: pd.DataFrame, layout: Layout, factor: str) -> alt.TopLevelMixin:

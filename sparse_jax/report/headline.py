@@ -1,6 +1,7 @@
 """What a study found, in sentences made from its numbers."""
 
 import itertools
+from collections import Counter
 
 import pandas as pd
 
@@ -79,7 +80,7 @@ def sentences(findings: Findings) -> list[str]:
         parts = [(f"On {name}, ", part) for name, part in found.groupby("dataset", sort=False)]
     best = [_on(head, _best(findings, part)) for head, part in parts]
     levels = [_on(head, text) for head, part in parts if (text := _by_level(findings, part))]
-    return [*best, *levels, *_differences(findings), *_collapse(findings), *_laws(findings, found)]
+    return [*best, *levels, *_differences(findings), *_collapse(findings), *_dead(findings), *_laws(findings, found)]
 
 
 def _on(head: str, text: str) -> str:
@@ -160,6 +161,19 @@ def _collapse(findings: Findings) -> list[str]:
         shares = (by["collapsed"] + by["diverged"]) / by["seeds"].clip(lower=1)
         where.append(f"{label(name)} {shares.idxmax()} ({shares.max():.0%})")
     return [f"{text}{'; most at ' + ', '.join(where) if where else ''}."]
+
+
+def _dead(findings: Findings) -> list[str]:
+    """How many runs never predict some class, and which one most of them."""
+    told = [classes for classes in findings.records.finished["dead_classes"] if isinstance(classes, list)]
+    dead = [classes for classes in told if classes]
+    if not dead:
+        return []
+    share = rate(len(dead), len(told), CONFIDENCE)
+    (worst, times), *_ = Counter(itertools.chain.from_iterable(dead)).most_common(1)
+    ends = f"{share.value:.0%}, 95% interval {share.low:.0%} to {share.high:.0%}"
+    often = "" if "dataset" in findings.layout.varied else f"; class {worst} is dead most often, in {times}"
+    return [f"{len(dead)} of {counted(len(told), 'run')} never predict some class ({ends}){often}."]
 
 
 def _laws(findings: Findings, found: pd.DataFrame) -> list[str]:

@@ -181,7 +181,10 @@ def runs_table(findings: Findings) -> Table:
     runs = records.runs.copy()
     for name in records.varied:
         runs[name] = runs[name].map(setting_text)
+    dead = runs["dead_classes"]
+    runs["dead_classes"] = [":".join(map(str, classes)) if isinstance(classes, list) else None for classes in dead]
     names = ["run_id", *records.varied, "seed", "status", *(name for name in RUN_FORMATS if name in runs)]
+    names += ["dead_classes"] if runs["dead_classes"].any() else []
     names += ["message"] if runs["message"].notna().any() else []
     names += ["store"] if len(records.sources) > 1 else []
     formats = {name: spec for name, spec in RUN_FORMATS.items() if name in names} | {"seed": ".0f"}

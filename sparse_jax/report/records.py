@@ -22,7 +22,8 @@ SEEDS = ("seed", "num_seeds", "first_seed")
 MEASURED = (
     "sparsity", "connections", "parameters", "train_accuracy", "val_accuracy", "best_val_accuracy", "test_accuracy",
     "test_accuracy_at_best_val", "train_loss", "val_loss", "seconds", "kernel_sparsity", "effective_sparsity",
-    "dead_neurons", "training_flops", "inference_flops", "step_ms", "majority",
+    "dead_neurons", "training_flops", "inference_flops", "step_ms", "majority", "silent_neurons",
+    "silent_share", "loss_spikes",
 )  # fmt: skip
 NONE = "–"  # of a setting that does not apply, such as the sparsity of a dense network
 LISTED = 6  # run ids that a note names

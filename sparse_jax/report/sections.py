@@ -24,6 +24,7 @@ from sparse_jax.report.figures import LAW, MEAN, label
 from sparse_jax.report.frames import Layout, learning
 from sparse_jax.report.records import NONE
 from sparse_jax.report.seeds import FORMATS, seed_rows
+from sparse_jax.report.stability import stability_parts
 from sparse_jax.report.tables import Table, signed
 from sparse_jax.report.topologies import Map, map_rows, read_topologies
 
@@ -34,6 +35,7 @@ def sections(findings: Findings) -> list[Section]:
         Section("accuracy", "Accuracy against density", _accuracy(findings)),
         Section("heat", "Accuracy at a glance", [*_heat_maps(findings), _seeds(findings)]),
         Section("learning", "Learning", _learning(findings)),
+        Section("stability", "Stability", stability_parts(findings)),
         Section("topology", "Topology", _topology(findings)),
         Section("cost", "What it cost", _cost(findings)),
         Section("comparisons", "Comparisons", comparison_parts(findings)),

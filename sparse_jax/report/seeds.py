@@ -31,10 +31,11 @@ def _row(found: Summary) -> dict[str, float | int | str | None]:
         "runs": found.count, "mean": mean.value, "from": mean.low, "to": mean.high,
         "mean of ok runs": found.mean_ok.value if found.mean_ok else None,
         "IQM": middle.value, "IQM from": middle.low, "IQM to": middle.high,
-        "collapsed": found.collapsed, "collapse rate": _share(found.collapse_rate),
-        "diverged": found.diverged, "divergence rate": _share(found.divergence_rate), "failed": found.failed,
+        "collapsed": found.collapsed, "collapse rate": share(found.collapse_rate),
+        "diverged": found.diverged, "divergence rate": share(found.divergence_rate), "failed": found.failed,
     }  # fmt: skip
 
 
-def _share(rate: Interval | None) -> str | None:
+def share(rate: Interval | None) -> str | None:
+    """A rate with its interval as text."""
     return None if rate is None else f"{rate.value:.0%} [{rate.low:.0%}, {rate.high:.0%}]"

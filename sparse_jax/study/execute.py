@@ -103,7 +103,7 @@ class Worker:
         hyper = stack([hyper_params(run) for run in members.runs], width, mesh)
         return Group(
             *members, programs[width], hyper, mesh, feed(loaded, members.runs[0], np.asarray(hyper.seed), mesh), ended,
-            loaded.majority, self.hardware.lanes, self.session,
+            loaded.examples, self.hardware.lanes, self.session,
         )  # fmt: skip
 
 

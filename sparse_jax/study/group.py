@@ -26,7 +26,7 @@ class Group(NamedTuple):
     mesh: jax.sharding.Mesh
     feed: Feed
     finished: frozenset[str]  # the runs that have results already, of an earlier session
-    majority: float  # share of the largest class in the test part
+    examples: np.ndarray  # int[classes], of the test part
     lanes: int  # runs that share an instruction
     session: int  # of config.json, in which this is trained
 

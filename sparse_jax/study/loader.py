@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from sparse_jax.config import AUTO, RunConfig, StudyConfig
+from sparse_jax.data.arrays import info_of
 from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import Arrays
@@ -37,7 +38,7 @@ class Loaded(NamedTuple):
     data: Data  # on the devices; without the training part if that streams
     host: Splits
     streams: bool
-    majority: float  # share of the largest class in the test part
+    examples: np.ndarray  # int[classes], of the test part
 
 
 def make_loader(
@@ -58,15 +59,16 @@ def make_loader(
     @functools.lru_cache(maxsize=1)
     def place(name: str, sizes: tuple, normalization: str, mesh: jax.sharding.Mesh) -> Loaded:
         train_size, test_size, fraction = sizes
-        parts = split(same(name), train_size=train_size, test_size=test_size, validation_fraction=fraction)
+        arrays = same(name)
+        parts = split(arrays, train_size=train_size, test_size=test_size, validation_fraction=fraction)
         fits = hardware.holds(parts.x.nbytes + parts.y.nbytes)
         streams = settings.data_placement == "host" or (settings.data_placement == AUTO and not fits)
         first = parts.train if streams else 0
         train = parts.x[: parts.train]
         data = Data(parts.x[first:], parts.y[first:], fit(normalization, train), levels_of(train))
         test_labels = parts.y[parts.train + parts.validation :]
-        majority = float(np.bincount(test_labels).max() / parts.test)
-        return Loaded(replicate(data, mesh), parts, streams, majority)
+        examples = np.bincount(test_labels, minlength=info_of(name, arrays).classes)
+        return Loaded(replicate(data, mesh), parts, streams, examples)
 
     def loader(config: RunConfig, mesh: jax.sharding.Mesh) -> Loaded:
         sizes = config.train_size, config.test_size, config.validation_fraction

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.analysis.stability import dead_classes, loss_spikes, silent_neurons
 from sparse_jax.sparse.links import Links
 from sparse_jax.study import rows
 from sparse_jax.study.cost import Cost
@@ -83,6 +84,7 @@ def write_results(
     for lane, run in enumerate(group.runs):
         if run in pending:
             result = _result(group, cost, run, lane, lane_of(host, lane), lane_of(evaluations, lane))
+            result |= _stability(group, run, lane_of(evaluations, lane), store.read_metrics(run.id))
             if run.problem.masked:
                 store.write_masks(run.id, _masks(run, lane_of(host, lane)))
             results.append((run, result | {"seconds": round(seconds, 3)}))
@@ -102,7 +104,7 @@ def _masks(run: Run, state: RunState) -> dict[str, Any]:
 def _result(
     group: Group, cost: Cost, run: Run, lane: int, state: RunState, evaluations: dict[str, Evaluation]
 ) -> dict[str, Any]:
-    problem, topology = run.problem, state.topology
+    problem, topology, majority = run.problem, state.topology, float(group.examples.max() / run.problem.test)
     by_layer = {name: int(mask.sum()) for name, mask in topology.masks.items()}
     connections, links = sum(by_layer.values()), links_of(state.model_state)
     examples = {"train": problem.train, "val": problem.validation, "test": problem.test}
@@ -122,12 +124,12 @@ def _result(
         **rows.connectivity(run, measure(run.config, problem, topology.masks, links, np.ones)),
         **{f"{part}_accuracy": value for part, value in accuracy.items()},
         **{f"{part}_loss": value for part, value in losses.items()},
-        "status": rows.status(finite and not state.diverged, accuracy["test"], group.majority, problem.test),
+        "status": rows.status(finite and not state.diverged, accuracy["test"], majority, problem.test),
         **cost.of(lane, by_layer),
         "lanes": group.lanes,
         "group": group.id,
         "session": group.session,
-        "majority": group.majority,
+        "majority": majority,
         "digest": digest(_identity(state)),
     }
     if state.best is None or state.best.correct < 0:  # none was evaluated
@@ -136,6 +138,27 @@ def _result(
     return result | {
         "best_val_accuracy": rows.share(state.best.correct, problem.validation),
         "test_accuracy_at_best_val": rows.share(at_best, problem.test),
+    }
+
+
+def _stability(
+    group: Group, run: Run, evaluations: dict[str, Evaluation], logged: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What detectors of unstable training say; None where they cannot tell.
+
+    Classes are those of the test part. Neurons are asked on the training part: one that is silent there has no gradient
+    that could wake it, and more examples take less for silence. Losses are those of the metrics, one an epoch.
+    """
+    test, ranges = evaluations["test"], evaluations["train"].ranges
+    by_layer = {f"activation_{i}": silent_neurons(*both) for i, both in ranges.items()}
+    silent = None if None in by_layer.values() else sum(by_layer.values())
+    neurons, losses = sum(both.low.size for both in ranges.values()), [row["train_loss"] for row in logged]
+    return {
+        "dead_classes": dead_classes(group.examples, test.predicted) if math.isfinite(test.loss) else None,
+        "silent_neurons": silent,
+        "silent_share": None if silent is None else silent / neurons,
+        "silent_by_layer": by_layer,
+        "loss_spikes": loss_spikes(losses, run.problem.classes) if len(losses) == run.config.epochs else None,
     }
 
 

@@ -19,8 +19,9 @@ LEADING = (
 )
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunConfig))
 CONNECTIVITY = ("dead_neurons", "effective_connections", "effective_sparsity", "collapsed_layers")
+STABILITY = ("dead_classes", "silent_neurons", "silent_share", "loss_spikes")
 COST = ("inference_flops", "training_flops", "training_flops_of_dense", "step_ms", "peak_memory_mb")
-TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, *COST, "majority", "lanes", "session", "digest")
+TRAILING = ("kernel_sparsity", "explored", *CONNECTIVITY, *STABILITY, *COST, "majority", "lanes", "session", "digest")
 COLUMNS = (*LEADING, *(name for name in SETTINGS if name not in LEADING), *TRAILING)
 
 

@@ -160,7 +160,7 @@ class Store:
         """Derive results.csv: one row for each run of `order` that ended, one cell a column.
 
         The column `run_id` is the run's name, every other a key of its result. What a result lacks
-        or has as None is an empty cell; floats are the shortest text that reads back equal.
+        or has as None is an empty cell; floats are the shortest text that reads back equal; a list is 1:2:3.
         """
         results = self._read_all(FAILURE) | self.read_results()
         text = io.StringIO()
@@ -169,7 +169,7 @@ class Store:
         for run_id in order:
             if run_id in results:
                 row = {**results[run_id], "run_id": run_id}
-                writer.writerow([row.get(column) for column in columns])
+                writer.writerow([_cell(row.get(column)) for column in columns])
         write_atomic(self.root / "results.csv", text.getvalue())
 
     def append_metrics(self, run_id: str, row: dict) -> None:
@@ -225,6 +225,10 @@ def _safe(name: str) -> str:
     if not _SAFE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a run, a group or a cohort")
     return name
+
+
+def _cell(value: Any) -> Any:
+    return ":".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _dump(value: dict, indent: int | None = None) -> str:

@@ -17,6 +17,7 @@ from sparse_jax.study.rows import SETTINGS, all_connections, describe_settings, 
 
 CONFIDENCE = 0.95
 WIDE = 160  # columns where the output is no terminal
+NAMED = 5  # dead classes of a setting
 
 ALWAYS = ("method", "activation")
 DYNAMIC_LEVELS = ("sparsity", "epsilon")  # shown as the span of a cohort's connections
@@ -59,10 +60,22 @@ def _statuses(results: Sequence[dict]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
+def _dead_classes(results: Sequence[dict]) -> str:
+    """The classes that some run never predicts, and how many runs do so."""
+    found = [dead for result in results if (dead := result.get("dead_classes"))]
+    classes = sorted(set().union(*found))
+    more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
+    return f"{', '.join(map(str, classes[:NAMED]))}{more} in {len(found)} of {len(results)}" if found else "–"
+
+
 def print_summary(console: Console, study: Study, results: dict[str, dict]) -> None:
-    """Mean and t interval over seeds of every setting. Collapsed and diverged runs count, and are named."""
+    """Mean and t interval over seeds of every setting. Collapsed and diverged runs count, and are named.
+
+    So are classes that are never predicted, if there are some.
+    """
     names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
     failed = any(result["status"] != "ok" for result in results.values())
+    dead = any(result.get("dead_classes") for result in results.values())
     caption = f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval"
     table = Table(box=box.SIMPLE_HEAD, caption=caption, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
@@ -71,6 +84,8 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
         table.add_column(name, justify="right", no_wrap=True)
     if failed:
         table.add_column("status")
+    if dead:
+        table.add_column("dead classes")
     for group in _by_setting(study.runs):
         done = [results[run.id] for run in group if run.id in results]
         if done:
@@ -82,6 +97,7 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
                 _percent([result["test_accuracy"] for result in done]),
                 _percent([result["val_accuracy"] for result in done]),
                 *([_statuses(done)] if failed else []),
+                *([_dead_classes(done)] if dead else []),
             )
     console.print(table)
 

@@ -21,7 +21,7 @@ from sparse_jax.data.splits import Splits
 from sparse_jax.training.cohort import RUN, replicate
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.start import CORRELATED_EXAMPLES
-from sparse_jax.training.state import Evaluation
+from sparse_jax.training.state import Evaluation, Range
 
 BLOCK_BYTES = 2**26  # of the examples that are sent at once; two blocks are on the way
 _WHOLE = 1 << 30  # steps that a feed has at once, where it has them all
@@ -150,7 +150,7 @@ Feed = Resident | Streamed
 
 
 def score_part(evaluate: Callable[..., Evaluation], feed: Feed, part: int, network: tuple[Any, Any]) -> Evaluation:
-    """Loss and hits of every run on a part of the data, piece by piece; on the host.
+    """What every run does on a part of the data, piece by piece; on the host.
 
     Args:
       evaluate: of the cohort.
@@ -163,4 +163,12 @@ def score_part(evaluate: Callable[..., Evaluation], feed: Feed, part: int, netwo
         found.append(jax.device_get(evaluate(*network, data, start, stop)))
         sizes.append(stop - start)
     losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
-    return Evaluation(losses.astype(np.float32), sum(one.correct for one in found))
+    ranges = {
+        layer: Range(
+            np.minimum.reduce([one.ranges[layer].low for one in found]),
+            np.maximum.reduce([one.ranges[layer].high for one in found]),
+        )
+        for layer in found[0].ranges
+    }
+    correct, predicted = sum(one.correct for one in found), sum(one.predicted for one in found)
+    return Evaluation(losses.astype(np.float32), correct, predicted, ranges)

@@ -12,6 +12,7 @@ import optax
 from flax.core import DenyList
 
 from sparse_jax.activations.by_layer import GATES, by_layer
+from sparse_jax.activations.responses import RESPONSES, responses_of, with_responses
 from sparse_jax.activations.scaling import Scaling
 from sparse_jax.config import RATES, RunConfig
 from sparse_jax.data.augmentation import make_augment
@@ -75,7 +76,7 @@ def make_network(
     if dense is None:
         dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
     layers = layers._replace(dense=dense)
-    functions = by_layer(activation, config.all_relu_alpha, scaling)
+    functions = with_responses(by_layer(activation, config.all_relu_alpha, scaling))
     return make_model(config, problem.classes, functions, gate, layers)
 
 
@@ -88,6 +89,15 @@ def as_logits(config: RunConfig, outputs: jax.Array) -> jax.Array:
 def predict(parts: Parts, params: Any, model_state: Any, x: jax.Array) -> jax.Array:
     """float32[batch, classes], the logits of normalised inputs, as in evaluation."""
     return as_logits(parts.config, parts.model.apply({"params": params, **model_state}, x, train=False))
+
+
+def respond(
+    parts: Parts, params: Any, model_state: Any, x: jax.Array
+) -> tuple[jax.Array, dict[int, tuple[jax.Array, ...]]]:
+    """The logits of `predict`, and the values of the activation functions (`activations.responses`)."""
+    variables = {"params": params, **model_state}
+    outputs, kept = parts.model.apply(variables, x, train=False, mutable=[RESPONSES])
+    return as_logits(parts.config, outputs), responses_of(kept[RESPONSES])
 
 
 def make_rule(config: RunConfig, outputs: str, rates: Mapping[str, jax.Array]) -> Rule:
@@ -185,7 +195,7 @@ def with_links(model_state: Any, links: dict[str, Links]) -> Any:
 def initial_variables(parts: Parts, key: jax.Array, data: Data, links: dict[str, Links]) -> tuple[Any, Any]:
     """Parameters, dense but where a layer has `links`, and the model's other variables."""
     example, given = parts.normalize(data.normalization, data.x[:1]), with_links({}, links)
-    made = DenyList((LINKS, INPUTS))
+    made = DenyList((LINKS, INPUTS, RESPONSES))
     _, variables = parts.model.apply(given, example, train=False, rngs={"params": key}, mutable=made)
     return variables["params"], {name: value for name, value in variables.items() if name != "params"} | given
 

@@ -73,19 +73,35 @@ class RunState(NamedTuple):
         return Average(self.params, self.model_state) if self.average is None else self.average
 
 
-class Evaluation(NamedTuple):
+class Tally(NamedTuple):
     """Loss and hits over a part of the data; the host divides, so that equal accuracies are equal."""
 
     loss: jax.Array  # float32[], mean; NaN of nothing
     correct: jax.Array  # int32[], examples
 
 
+class Range(NamedTuple):
+    """The least and the largest value of every neuron of a layer; NaN if one is, ∞ and −∞ over no examples."""
+
+    low: jax.Array  # float32[neurons]
+    high: jax.Array  # float32[neurons]
+
+
+class Evaluation(NamedTuple):
+    """What a network does on a part of the data: its tally, and what detectors of unstable training look at."""
+
+    loss: jax.Array  # as of a Tally
+    correct: jax.Array
+    predicted: jax.Array  # int32[classes], examples
+    ranges: dict[int, Range]  # of the values of the activation functions, by layer index
+
+
 class Report(NamedTuple):
     """What one run says of itself at an evaluation."""
 
-    train: Evaluation  # means over the training batches since the last report, as trained: augmented, dropout on
+    train: Tally  # means over the training batches since the last report, as trained: augmented, dropout on
     train_examples: jax.Array  # int32[], in those batches
-    validation: Evaluation  # of nothing without a validation part
+    validation: Tally  # of nothing without a validation part
     connections: jax.Array  # int32[]
     explored: jax.Array  # int32[], connections active now or at any time before
     connectivity: Connectivity | None  # None where the layers are not in series

@@ -15,7 +15,7 @@ from sparse_jax.topology.masks import Weights, apply_masks, select
 from sparse_jax.topology.rule import Rule, Topology
 from sparse_jax.topology.schedules import Course
 from sparse_jax.training.average import Average, averaged_step, averaged_update
-from sparse_jax.training.evaluation import evaluate, evaluate_validation, validate
+from sparse_jax.training.evaluation import evaluate, tally_validation, validate
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
 from sparse_jax.training.parts import (
@@ -108,7 +108,7 @@ def _update(parts: Parts, state: RunState, hyper: HyperParams, data: Data) -> Ru
     rule, now = rule_of(parts, hyper), course(parts.config, parts.problem, state.step)
     accuracy = state.topology.accuracy
     if rule.count == "accuracy":
-        accuracy = evaluate_validation(parts, state, data).correct / parts.problem.validation
+        accuracy = tally_validation(parts, state, data).correct / parts.problem.validation
     grads, sensitivities = _seen(parts, rule, state, data)
     begun, links = state, links_of(state.model_state)
     masked, slotted = parted(state.topology, links)
