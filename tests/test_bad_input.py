@@ -234,7 +234,7 @@ REFUSED = {
     "--method=lottery_ticket --levels=200": ["--levels=200", "--rewind_to=0", "199 is the most"],
     "--method=lr_rewinding --epochs=1": ["--levels=11", "10", "9 is the most"],
     "--method=lottery_ticket --rewind_to=20epoch": ["--rewind_to=20epoch", "step 200 of 200", "further"],
-    "--epochs=-1": ["--epochs", "[1, ∞)"],
+    "--epochs=-1": ["--epochs", "[0, ∞)"],
     "--epochs=1e3": ["--epochs", "'1e3'", "integer"],
     "--num_seeds=0": ["--num_seeds", "[1, 65536]"],
     "--first_seed=4294967295 --num_seeds=2": ["--first_seed=4294967295", "2 seeds", "32 bits"],
