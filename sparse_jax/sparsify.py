@@ -27,6 +27,7 @@ from sparse_jax.recipes import known_masks
 from sparse_jax.study.foreign import check_masks, maskable, resolved
 from sparse_jax.study.mask_file import as_mask
 from sparse_jax.study.resolve import left_out, masks_of
+from sparse_jax.study.sources import lent_to
 from sparse_jax.topology.masks import Masks, select
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
@@ -134,7 +135,8 @@ def _init(plan: _Plan, key: jax.Array, params: Any, masks: Masks | None = None) 
         check_masks(rule, plan.shapes, plan.start, masks)
         masks = {name: jnp.asarray(mask) for name, mask in masks.items()}
     elif known_masks(config.initial_topology):
-        masks = {name: jnp.asarray(as_mask(mask)) for name, mask in masks_of(config, plan.problem).items()}
+        given = masks_of(config, plan.problem, lent_to(config, {}))
+        masks = {name: jnp.asarray(as_mask(mask)) for name, mask in given.items()}
     elif config.initial_topology == "magnitude":
         masks = choose(rule._replace(scope="layer"), magnitude(params, plan.problem.masked), plan.start)
     else:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +161,19 @@ def show(value: Any) -> str:
     if value is None:
         return "not set"
     return "none" if isinstance(value, str) and not value else str(value)
+
+
+def briefly(values: Iterable[str]) -> dict[str, str]:
+    """Value -> a shorter name of it, if it names other runs; the value itself where two names would be equal."""
+    names = {value: _brief(value) for value in values}
+    return names if len({*names.values()}) == len(names) else {value: value for value in names}
+
+
+def _brief(value: str) -> str:
+    """The workdir and the words of a pattern: from_run:w/runs/*-gmp-*-s{sparsity}-seed{seed}-* is from_run:w/gmp."""
+    form, _, path = value.partition(":")
+    workdir, runs, pattern = path.partition("/runs/")
+    if not runs:
+        return value
+    words = " ".join(re.findall(r"[^-*?]+", re.sub(r"(-s|-seed)?\{\w+\}", "", pattern)))
+    return f"{form}:{Path(workdir).name}{f'/{words}' if words else ''}"

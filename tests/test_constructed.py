@@ -99,6 +99,6 @@ def test_a_study_with_constructed_masks_goes_on(tmp_path):
     before = rows(tmp_path / "w")
     assert run(*command, "--num_seeds=2", cwd=tmp_path).returncode == 0
     assert rows(tmp_path / "w")[:1] == before
-    assert json.loads((tmp_path / "w" / "config.json").read_text())["masks"] == {}
+    assert json.loads((tmp_path / "w" / "config.json").read_text())["sources"] == {}
     first, second = masks_of(tmp_path / "w")
     assert all(np.array_equal(first[name], second[name]) for name in first)

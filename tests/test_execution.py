@@ -16,6 +16,7 @@ from sparse_jax.study import execution
 from sparse_jax.study.execution import SPARSE_METHODS, executed
 from sparse_jax.study.mask_file import as_pairs
 from sparse_jax.study.resolve import Connections, connections_of
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology import criteria
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.topology.masks import select
@@ -118,7 +119,7 @@ def test_every_method_is_executed_sparsely_or_says_why_not():
     for method, reason in REFUSED.items():
         config = dataclasses.replace(make_config(method), execution="sparse")
         problem = make_tiny_problem(make_config(method))
-        connections = connections_of(config, problem)
+        connections = connections_of(config, problem, Lent())
         with pytest.raises(UserError, match=f"--method={method} {reason}.*; use --execution=masked"):
             executed(config, problem, connections)
         config, problem, _ = executed(dataclasses.replace(config, execution="auto"), problem, connections)

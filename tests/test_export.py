@@ -14,7 +14,7 @@ import scipy.sparse
 from sparse_jax.data.splits import Splits
 from sparse_jax.errors import UserError
 from sparse_jax.study import export
-from sparse_jax.study.finished import Place
+from sparse_jax.study.finished import FinishedRun
 from sparse_jax.study.portable import compact
 from sparse_jax.study.shrink import Layer, shrink
 from sparse_jax.study.store import Store
@@ -103,7 +103,7 @@ def trained_network(model="mlp", activation="srelu", execution="masked", sparsit
     params = apply_masks(drawn, state.topology.masks)
     links = links_of(state.model_state)
     masks = {name: np.asarray(mask) for name, mask in state.topology.masks.items() if name not in links}
-    place = Place("run", Store(None), "run", config, {}, {})
+    place = FinishedRun("run", Store(None), "run", config, {}, {})
     params, model_state = jax.tree.map(np.asarray, (params, state.model_state))
     return Trained(place, FINAL, 0, problem.kernels, params, model_state, masks), problem, data
 

@@ -38,7 +38,7 @@ def make_grid(**given):
 
 
 def study_of(**given):
-    return make_study(make_grid(**given))
+    return make_study(make_grid(**given), {})
 
 
 def configs(**given):
@@ -87,8 +87,8 @@ laws = hypothesis_settings(max_examples=25, deadline=None)
 @laws
 @given(GRIDS)
 def test_every_point_is_one_resolved_run(grid):
-    study = make_study(grid)
-    assert study == make_study(grid)
+    study = make_study(grid, {})
+    assert study == make_study(grid, {})
     found = {run.config for run in study.runs}
     assert len(found) == len(study.runs)
     for name in ("dataset", "hidden_sizes", "method", "optimizer", "weight_decay", "lr_schedule"):
@@ -106,7 +106,7 @@ def test_every_point_is_one_resolved_run(grid):
 @laws
 @given(GRIDS)
 def test_cohorts_part_the_runs_by_what_changes_the_program(grid):
-    study = make_study(grid)
+    study = make_study(grid, {})
     assert sorted(run.id for cohort in study.cohorts for run in cohort.runs) == sorted(run.id for run in study.runs)
     of_cohort = [static(cohort.runs[0].config) for cohort in study.cohorts]
     assert all(static(run.config) == of_cohort[i] for i, cohort in enumerate(study.cohorts) for run in cohort.runs)
@@ -117,13 +117,13 @@ def test_cohorts_part_the_runs_by_what_changes_the_program(grid):
 @laws
 @given(GRIDS, st.data())
 def test_a_run_has_its_name_in_any_grid(grid, data):
-    study = make_study(grid)
+    study = make_study(grid, {})
     assert len({run.id for run in study.runs}) == len(study.runs)
     run = data.draw(st.sampled_from(study.runs))
     alone = {name: (value,) for name, value in vars(run.config).items() if value is not None and name != "seed"}
     alone["interval"] = tuple(map(str, alone.get("interval", ())))
     axes = {name: alone.get(name) or default for name, default in DEFAULTS.items()}
-    (again,) = make_study(Grid(axes, StudyConfig(first_seed=run.config.seed), frozenset())).runs
+    (again,) = make_study(Grid(axes, StudyConfig(first_seed=run.config.seed), frozenset()), {}).runs
     assert (again.id, again.problem, again.allocation) == (run.id, run.problem, run.allocation)
 
 
@@ -236,7 +236,7 @@ EITHER = st.one_of(
 def test_a_pruning_begins_with_no_less_than_it_ends_with_or_is_refused(method, initial, level, shared_out):
     grid = make_grid(method=[method], initial_sparsity=[initial], hidden_sizes=[(20, 12)], **level, **shared_out)
     try:
-        (run,) = make_study(grid._replace(given=frozenset())).runs
+        (run,) = make_study(grid._replace(given=frozenset()), {}).runs
     except UserError:
         return
     assert all(0 < run.start[name] <= math.prod(run.problem.kernels[name]) for name in run.problem.masked)
@@ -438,7 +438,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, capsy
     grid = make_grid(method=["dense", "rigl"], sparsity=[0.5, 0.9], num_seeds=3, epochs=[3], dry_run=True, workdir="w")
     assert train_study(grid) == 0
     out, err = capsys.readouterr()
-    study = make_study(grid)
+    study = make_study(grid, {})
     assert f"{len(study.runs)} runs in {len(study.cohorts)} cohorts" in out
     assert "would write to w" in out
     assert err == f"note: {study.notices[0]}\n"

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from sparse_jax.study.resolve import connections_of, timed
+from sparse_jax.study.sources import Lent
 from sparse_jax.training.timeline import level_steps, update_due
 from tests import oracle, oracle_methods
 from tests.oracle_methods import FULL, LAYERS, batch_of, check_grown, kernels_of, masks_of, slopes_of, total
@@ -186,6 +187,6 @@ def test_without_a_number_of_levels_each_takes_a_fifth(sparsity, levels):
         "lottery_ticket", levels="auto", rewind_to="1", sparsity=sparsity, initial_sparsity=0.0, epochs=50
     )
     problem = make_tiny_problem(config)
-    config = timed(config, problem, connections_of(config, problem))
+    config = timed(config, problem, connections_of(config, problem, Lent()))
     assert (config.levels, config.rewind_to) == (levels, 1)
     assert config.interval == math.floor((200 + levels) / (levels + 1))

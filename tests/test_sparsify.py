@@ -18,6 +18,7 @@ from sparse_jax.study.foreign import SETTINGS
 from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology.masks import mask_tree, select
 from sparse_jax.training.parts import PARAMS, gradients, initial_variables, make_parts, optimizer, rule_of
 from sparse_jax.training.timeline import update_due
@@ -36,7 +37,7 @@ def tiny(method):
     used = {name: value for name, value in STRONGER.items() if getattr(config, name) is not None}
     config = dataclasses.replace(config, **used)
     problem = make_tiny_problem(config)
-    return config, problem, hyper_params(Run("run", config, problem, *connections_of(config, problem)))
+    return config, problem, hyper_params(Run("run", config, problem, *connections_of(config, problem, Lent()), Lent()))
 
 
 def chosen(config):

@@ -17,6 +17,7 @@ from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of, settings_of
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology.masks import name_of, select
 from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation, scores
@@ -322,11 +323,12 @@ def test_synflow_ranks_what_lies_beside_shortcuts_however_deep(monkeypatch):
         )
     )  # fmt: skip
     problem = make_problem(config, info, SIZES)
-    connections = connections_of(config, problem)
+    connections = connections_of(config, problem, Lent())
     x = np.random.default_rng(0).normal(size=(sum(SIZES), 8, 8, 3)).astype(np.float32)
     y = np.arange(len(x), dtype=np.int32) % 10
     data = jax.device_put(Data(x, y, fit("global_zscore", x), levels_of(x)))
-    state = jax.jit(make_train(config, problem).init)(hyper_params(Run("run", config, problem, *connections)), data)
+    hyper = hyper_params(Run("run", config, problem, *connections, Lent()))
+    state = jax.jit(make_train(config, problem).init)(hyper, data)
     counts = {name: int(mask.sum()) for name, mask in state.topology.masks.items()}
     assert sum(counts.values()) == sum(connections.start.values())
     assert min(count for name, count in counts.items() if "shortcut" not in name) > 0  # these have no way around

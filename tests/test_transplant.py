@@ -226,8 +226,79 @@ def test_weights_that_are_gone_are_refused(world, tmp_path):
 
 
 def test_a_pattern_is_taken_literally_where_it_is_none(tmp_path):
-    assert sources.located("a path", None) == "a path"
+    def located(path):
+        return sources.locate(f"file:{path}", "file:", None, {}).path
+
+    assert located("a path") == "a path"
     with pytest.raises(UserError, match="nothing matches"):
-        sources.located(str(tmp_path / "*"), None)
+        located(tmp_path / "*")
     (tmp_path / "[x]").mkdir()
-    assert sources.located(str(tmp_path / "[[]x]"), None) == str(tmp_path / "[x]")
+    assert located(tmp_path / "[[]x]") == located(tmp_path / "[x]") == str(tmp_path / "[x]")
+    with pytest.raises(UserError, match="is no pattern"):
+        located(tmp_path / "a**b*" / "x")
+
+
+def test_a_pattern_that_became_ambiguous_leads_where_it_led(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    name = f"file:{tmp_path}/*"
+    assert sources.locate(name, "file:", None, {name: {"path": "there"}}) == sources.Found(name, "there")
+
+
+def test_a_pattern_that_names_other_weights_from_elsewhere_is_refused(world, tmp_path):
+    """The same command in two folders, whose runs of the same names differ: the workdir knows what it began with."""
+    for name, seed in (("a", "0"), ("b", "5")):
+        (tmp_path / name).mkdir()
+        settings = (*NETWORK, "--method=dense", "--epochs=1", f"--first_seed={seed}", "--workdir=s")
+        assert run(*settings, cwd=tmp_path / name).returncode == 0
+    begin = (*NETWORK, "--method=static", "--initial_topology=magnitude", "--sparsity=0.9", "--epochs=0")
+    begin += ("--initial_weights=trained:s/runs/*", "--workdir=../w")
+    assert run(*begin, cwd=tmp_path / "a").returncode == 0
+    before = rows(tmp_path / "w")
+    refused = run(*begin, "--num_seeds=2", cwd=tmp_path / "b")
+    assert refused.returncode == 2
+    assert "is not what the study in workdir" in refused.stderr
+    assert rows(tmp_path / "w") == before
+
+
+def test_an_interrupted_run_of_no_epochs_ends_as_it_would_have(world, tmp_path):
+    shutil.copytree(world / "pruned", tmp_path / "pruned")
+    shutil.copytree(world / "lent", tmp_path / "lent")
+    before = rows(tmp_path / "pruned")
+    for row in before[:2]:
+        (tmp_path / "pruned" / "runs" / row["run_id"] / "result.json").unlink()
+    done = run(*STUDIES["pruned"], "--workdir=pruned", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "pruned") == before
+
+
+def test_a_dense_run_beside_transplants_begins_as_any_dense_run(world):
+    settings = (*NETWORK, "--method=dense,static", f"--initial_topology={LENT}", "--sparsity=0.8", "--workdir=dense")
+    done = run(*settings, "--epochs=0", cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert the_run(world / "dense", method="dense", initial_weights="seed")
+    assert the_run(world / "dense", method="static", initial_weights="fresh")
+
+
+def test_a_level_may_be_named_by_the_weights_alone(world):
+    settings = (*NETWORK, "--method=static", "--initial_topology=from_run:lent/runs/*-gmp-*-s0.9-seed0-*")
+    weights = "--initial_weights=trained:lent/runs/*-gmp-*-s{sparsity}-seed0-*"
+    done = run(*settings, weights, "--sparsity=0.8,0.9", "--epochs=0", "--workdir=by_weights", cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert [row["sparsity_target"] for row in rows(world / "by_weights")] == ["0.8", "0.9"]
+
+
+def test_the_weights_of_a_sparse_run_are_not_ranked_beyond_its_connections(world):
+    lender = the_run(world / "lent", method="gmp", sparsity_target="0.9", seed="0")
+    settings = (*NETWORK, "--method=static", "--initial_topology=magnitude", f"--initial_weights=trained:{lender}")
+    done = run(*settings, "--sparsity=0.2", "--workdir=refused", cwd=world)
+    assert done.returncode == 2
+    assert "has fewer connections in" in done.stderr
+
+
+def test_longer_runs_do_not_continue_those_of_no_epochs(world, tmp_path):
+    settings = (*NETWORK, "--method=dense", "--lr_schedule=constant", "--workdir=w")
+    assert run(*settings, "--epochs=0", "--num_seeds=1", cwd=tmp_path).returncode == 0
+    done = run(*settings, "--epochs=1", "--num_seeds=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "begins anew" not in done.stdout + done.stderr

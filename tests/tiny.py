@@ -17,6 +17,7 @@ from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import Connections, connections_of, settings_of
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.state import HyperParams
@@ -104,5 +105,5 @@ def make_hyper(config: RunConfig, seed: int = 0, sparsity: float = 0.6, **change
     dynamic |= {"first_threshold": 0.1} if config.first_threshold is not None else {}
     dynamic |= {name: changes.pop(name) for name in RATES if name in changes}
     config = dataclasses.replace(config, seed=seed, weight_decay=1e-3, **dynamic)
-    connections = connections_of(config, problem)
-    return hyper_params(Run("run", config, problem, *connections))._replace(**changes)
+    connections = connections_of(config, problem, Lent())
+    return hyper_params(Run("run", config, problem, *connections, Lent()))._replace(**changes)

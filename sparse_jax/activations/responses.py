@@ -33,6 +33,6 @@ def with_responses(activation: Callable[[int], Activation]) -> Callable[[int], A
 
 
 def responses_of(collection: Mapping[str, Any]) -> dict[int, tuple[jax.Array, ...]]:
-    """Layer index -> float[batch, ..., neurons], once for every use of the function: a cell of an LSTM has two."""
-    values = flatten_dict(collection)
-    return {int(path[-2].removeprefix(_MODULE)): uses for path, uses in values.items()}
+    """Layer index, in order -> float[batch, ..., neurons] of every use of the function: a cell of an LSTM has two."""
+    by_layer = {int(path[-2].removeprefix(_MODULE)): uses for path, uses in flatten_dict(collection).items()}
+    return dict(sorted(by_layer.items()))  # of names, 10 comes before 2

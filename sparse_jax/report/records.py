@@ -1,7 +1,6 @@
 """The runs of one or several workdirs as one table, and what a reader has to know about how it came together."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import pandas as pd
 from sparse_jax.errors import UserError
 from sparse_jax.study.rows import COLUMNS
 from sparse_jax.study.store import Store
-from sparse_jax.values import show
+from sparse_jax.values import briefly, show
 
 FINISHED = ("ok", "collapsed", "diverged")  # what a result.json can say of its run
 STATUSES = (*FINISHED, "failed", "unfinished")
@@ -109,19 +108,9 @@ def setting_text(value: Any) -> str:
 
 
 def shortened(values: pd.Series) -> pd.Series:
-    """Settings that name other runs by their workdir and the words of the pattern, unless two would become one."""
-    short = {value: _short(value) for value in values.unique() if isinstance(value, str)}
-    return values.map(lambda value: short.get(value, value)) if len({*short.values()}) == len(short) else values
-
-
-def _short(value: str) -> str:
-    """from_run:results/pruned/runs/*-gmp-*-s{sparsity}-seed{seed}-* as from_run:pruned/gmp."""
-    form, _, path = value.partition(":")
-    workdir, runs, pattern = path.partition("/runs/")
-    if not runs:
-        return value
-    words = re.sub(r"(-s|-seed)?\{\w+\}", "", pattern)
-    return "/".join([f"{form}:{Path(workdir).name}", *filter(None, [" ".join(re.findall(r"[^-*?]+", words))])])
+    """Settings that name other runs, by shorter names where these are different."""
+    short = briefly(value for value in values.unique() if isinstance(value, str))
+    return pd.Series([short.get(value, value) for value in values], index=values.index, dtype=object)
 
 
 def telling(runs: pd.DataFrame, varied: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Train what a study lacks, cohort by cohort, beside whoever else does, and keep its results."""
 
 import dataclasses
+import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
 from sparse_jax.study.trackers import Tracker, track
 from sparse_jax.study.train_group import Trainer
+from sparse_jax.study.trained import read_group
 from sparse_jax.training.cohort import make_cohort, stack
 from sparse_jax.training.hardware import Hardware, set_up
 from sparse_jax.training.state import TrainFns
@@ -100,7 +102,8 @@ class Worker:
         if width not in programs:
             programs[width] = make_cohort(make_train(config, problem), self.hardware.layout, mesh)
         loaded = self.loader(config, mesh)
-        hyper = stack([hyper_params(run) for run in members.runs], width, mesh)
+        read = functools.cache(read_group)  # lenders share groups
+        hyper = stack([hyper_params(run, read) for run in members.runs], width, mesh)
         return Group(
             *members, programs[width], hyper, mesh, feed(loaded, members.runs[0], np.asarray(hyper.seed), mesh), ended,
             loaded.examples, self.hardware.lanes, self.session,

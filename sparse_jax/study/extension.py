@@ -60,7 +60,7 @@ class Shorter:
     def _alike(self, run: Run) -> dict[str, int]:
         """The runs that have fewer epochs and are alike in everything else, with their epochs."""
         alike = self._by_settings.get(_settings(dataclasses.asdict(run.config)), {})
-        return {run_id: epochs for run_id, epochs in alike.items() if epochs < run.config.epochs}
+        return {run_id: epochs for run_id, epochs in alike.items() if 0 < epochs < run.config.epochs}
 
 
 def _settings(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ AGAIN = "train it again, in another --workdir"
 NAMED = 3  # of the runs that a message lists
 
 
-class Place(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run on disk."""
 
     path: str  # as the user wrote it
@@ -24,13 +24,13 @@ class Place(NamedTuple):
     data: dict[str, str]  # digests of the data sets of its study, by name
 
 
-def lost(place: Place, why: str) -> UserError:
+def lost(place: FinishedRun, why: str) -> UserError:
     """The error for weights of a run that cannot be read."""
     root = place.store.root / "checkpoints"
     return UserError(f"the checkpoint with the weights of {place.path} is {why}: restore {root}, or {AGAIN}")
 
 
-def find(path: str) -> Place:
+def find(path: str) -> FinishedRun:
     """The finished run at a path. Reads no weights, and computes nothing.
 
     Raises:
@@ -45,13 +45,15 @@ def find(path: str) -> Place:
         raise UserError(f"{path} is a workdir: {_choice(Store(folder))}")
     if folder.parent.name != "runs" or not (store.root / "config.json").is_file():
         raise UserError(f"{path} is {'no run' if known else 'not there'}: {NAME_A_RUN}")
-    saved, result = store.read_config(), store.read_results().get(folder.name)
+    saved, result = store.read_config(), store.read_result(folder.name)
     runs = saved.get("runs") or {}
     if folder.name not in runs:
         raise UserError(f"{path} is no run of {store.root}: {_choice(store)}")
     if result is None:
-        raise UserError(f"{path} is not finished: the command that began its study continues it")
-    return Place(path, store, folder.name, _config(path, runs[folder.name]), result, saved.get("data") or {})
+        failed = store.done([folder.name], failed=True)
+        state, more = ("ended with an error", " with --retry_failed") if failed else ("is not finished", "")
+        raise UserError(f"{path} {state}: the command that began its study continues it{more}")
+    return FinishedRun(path, store, folder.name, _config(path, runs[folder.name]), result, saved.get("data") or {})
 
 
 def _choice(store: Store) -> str:

@@ -12,6 +12,7 @@ from sparse_jax.config import CONSTRUCTED, DRAWN, RunConfig, settings
 from sparse_jax.errors import UserError, unknown
 from sparse_jax.recipes import RECIPES, known_masks
 from sparse_jax.study.resolve import Connections, connections_of, settings_of, timed, without_updates
+from sparse_jax.study.sources import lent_to
 from sparse_jax.topology.masks import Masks, name_of
 from sparse_jax.topology.patterns import keeps, to_units
 from sparse_jax.topology.rule import Rule
@@ -39,7 +40,7 @@ def resolved(
     viewed = {name: _as_matrix(name, shape, input_axes) for name, shape in shapes.items()}
     problem = Problem((), 0, 0, 0, 0, viewed, masked_names(config, viewed), steps_per_epoch or 0, steps)
     _check(config, problem, shapes, steps_per_epoch, outputs)
-    connections = connections_of(config, problem)
+    connections = connections_of(config, problem, lent_to(config, {}))
     config = timed(config, problem, connections)
     if notice := without_updates(config, problem, asked.interval):
         raise UserError(f"{notice}; give an interval")

@@ -26,7 +26,7 @@ from sparse_jax.study.resolve import (
     timed,
     without_updates,
 )
-from sparse_jax.study.sources import by_seed, check_source
+from sparse_jax.study.sources import Known, Lent, by_seed, check_lender, check_room, lent_to
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.timeline import rate_steps
@@ -45,7 +45,8 @@ class Run(NamedTuple):
     allocation: Allocation  # for the sparsity or epsilon of the configuration
     start: dict[str, int]  # connections of the masked layers at the first step
     final: dict[str, int]  # those aimed at
-    masks: str | None  # digest of the first masks, if they come from a file
+    masks: str | None  # digest of the first masks, if they are known before anything is computed
+    lent: Lent  # what it begins with of other runs and files
 
 
 class Cohort(NamedTuple):
@@ -61,6 +62,7 @@ class _Resolved(NamedTuple):
     config: RunConfig
     problem: Problem
     connections: Connections
+    lent: Lent
     notices: list[str | None]  # what the user should know
 
 
@@ -129,11 +131,11 @@ def _name(config: RunConfig) -> str:
     return re.sub(r"[^A-Za-z0-9_+-]", "_", "-".join(parts))[:LONGEST_NAME]
 
 
-def _run(config: RunConfig, problem: Problem, connections: Connections) -> Run:
+def _run(config: RunConfig, problem: Problem, connections: Connections, lent: Lent) -> Run:
     level = f"-s{config.sparsity:g}" if config.sparsity is not None else ""
     level += f"-e{config.epsilon:g}" if config.epsilon is not None else ""
     identity = digest(dataclasses.asdict(config))
-    return Run(f"{_name(config)}{level}-seed{config.seed}-{identity}", config, problem, *connections)
+    return Run(f"{_name(config)}{level}-seed{config.seed}-{identity}", config, problem, *connections, lent)
 
 
 def _cohorts(runs: list[Run]) -> tuple[Cohort, ...]:
@@ -163,18 +165,18 @@ def _check_warmup(config: RunConfig, problem: Problem) -> None:
         )
 
 
-def _seeded(point: RunConfig, info: DatasetInfo, seeds: range) -> Iterator[_Resolved]:
+def _seeded(point: RunConfig, info: DatasetInfo, seeds: range, known: Known) -> Iterator[_Resolved]:
     """What a point of the grid amounts to with every seed. Raises UserError."""
-    first = _resolved(dataclasses.replace(point, seed=seeds[0]), info)
+    first = _resolved(dataclasses.replace(point, seed=seeds[0]), info, known)
     yield first
     for seed in seeds[1:]:
         if by_seed(first.config):
-            yield _resolved(dataclasses.replace(point, seed=seed), info)
+            yield _resolved(dataclasses.replace(point, seed=seed), info, known)
         else:
             yield first._replace(config=dataclasses.replace(first.config, seed=seed), notices=[])
 
 
-def _resolved(point: RunConfig, info: DatasetInfo) -> _Resolved:
+def _resolved(point: RunConfig, info: DatasetInfo, known: Known) -> _Resolved:
     """What a point of the grid amounts to with its seed, and what the user should know of it. Raises UserError."""
     config = settings_of(point)
     parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
@@ -183,16 +185,22 @@ def _resolved(point: RunConfig, info: DatasetInfo) -> _Resolved:
         raise UserError(
             f"--method={config.method} goes by validation accuracy: --validation_fraction=0 leaves none, use 0.1"
         )
-    check_source(config, problem)
-    connections = connections_of(config, problem)
+    lent = lent_to(config, known)
+    check_lender(config, problem, lent)
+    connections = connections_of(config, problem, lent)
+    check_room(config, connections.start, lent)
     config, problem, mixed = executed(timed(config, problem, connections), problem, connections)
     _check_warmup(config, problem)
     notices = [without_updates(config, problem, point.interval), left_out(config, connections), mixed]
-    return _Resolved(config, problem, connections, [*notices, construction(config, problem)])
+    return _Resolved(config, problem, connections, lent, [*notices, construction(config, problem)])
 
 
-def make_study(grid: Grid) -> Study:
+def make_study(grid: Grid, known: Known) -> Study:
     """All runs of a grid: resolved, validated, each once, and sorted into cohorts.
+
+    Args:
+      grid: what the command line asks for.
+      known: what config.json says of the patterns of an earlier session; see `sources.lent_to`.
 
     Raises:
       UserError: for anything in the grid that cannot be trained as asked.
@@ -206,9 +214,9 @@ def make_study(grid: Grid) -> Study:
     axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
     for point in _points(grid):
         try:
-            for config, problem, connections, noticed in _seeded(point, described[point.dataset], seeds):
+            for config, problem, connections, lent, noticed in _seeded(point, described[point.dataset], seeds, known):
                 notices += noticed
-                runs.setdefault(config, _run(config, problem, connections))
+                runs.setdefault(config, _run(config, problem, connections, lent))
         except UserError as error:
             where = " ".join(f"--{name}={show(getattr(point, name))}" for name in axes)
             raise UserError(f"{error} (at {where})" if where else str(error)) from None

@@ -5,14 +5,14 @@ import shlex
 import sys
 from typing import Any
 
-from sparse_jax.config import CONSTRUCTED, StudyConfig, settings
+from sparse_jax.config import StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.flags import Grid
 from sparse_jax.study.grid import Study
-from sparse_jax.study.sources import masks_path
+from sparse_jax.study.sources import Known
 from sparse_jax.study.store import Store
 
-EMPTY = {"runs": {}, "masks": {}, "data": {}, "sessions": [], "commands": []}
+EMPTY = {"runs": {}, "sources": {}, "data": {}, "sessions": [], "commands": []}
 
 
 def plain(value: Any) -> Any:
@@ -47,20 +47,39 @@ def extended(store: Store, grid: Grid, study: Study) -> tuple[dict[str, Any], in
         raise UserError(f"workdir {store.root} already holds a study: choose another --workdir, or drop --noresume")
     elif not EMPTY.keys() <= saved.keys():
         raise UserError(f"{store.root / 'config.json'} is not that of a study: choose another --workdir")
-    lent = (run for run in study.runs if run.masks and run.config.initial_topology not in CONSTRUCTED)
-    masks = {masks_path(run.config): run.masks for run in lent}
-    for path in (path for path, digest in masks.items() if saved["masks"].get(path, digest) != digest):
+    lent, before = _lent(study), saved["sources"]
+    for name in lent.keys() & before.keys():
+        if before[name]["digest"] == lent[name]["digest"]:
+            continue
         raise UserError(
-            f"mask file {path} is not the one that the study in workdir {store.root} was begun with: restore it, or "
-            "choose another --workdir"
+            f"{lent[name]['path']} is not what the study in workdir {store.root} was begun with: restore "
+            f"{before[name]['path']}, or choose another --workdir"
         )
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     command = {"command": _command(), "settings": asked(grid)}
     return saved | {
         "runs": saved["runs"] | {run_id: config for run_id, config in runs.items() if run_id not in saved["runs"]},
-        "masks": saved["masks"] | masks,
+        "sources": lent | before,
         "commands": saved["commands"] + ([] if plain(command) in saved["commands"] else [command]),
     }, len(runs.keys() - saved["runs"].keys())
+
+
+def sources(saved: dict[str, Any] | None) -> Known:
+    """What config.json says of the patterns by which runs named other runs and files."""
+    found = (saved or {}).get("sources")
+    return found if isinstance(found, dict) else {}
+
+
+def _lent(study: Study) -> dict[str, dict[str, str]]:
+    """Name -> where it leads, and the digest of what is there: of masks, or of a trained network."""
+    found = {}
+    for run in study.runs:
+        if run.lent.masks:
+            found[run.lent.masks.name] = {"path": run.lent.masks.path, "digest": run.masks}
+        if run.lent.weights:
+            digest = run.lent.lender.result["digest"]
+            found[run.lent.weights.name] = {"path": run.lent.weights.path, "digest": digest}
+    return found
 
 
 def enter(store: Store, grid: Grid, study: Study) -> None:

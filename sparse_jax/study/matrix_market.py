@@ -33,7 +33,9 @@ def holds_matrices(folder: Path) -> bool:
 
 
 def write_matrices(folder: Path, masks: Mapping[str, np.ndarray]) -> None:
-    """Write the folder, which is not there, whole or not at all; masks are of dense layers, named LAYER/kernel."""
+    """Write the folder, which is not there, whole or not at all. Raises UserError for what is no matrix."""
+    if others := [name.removesuffix(KERNEL) for name, mask in masks.items() if mask.ndim != 2]:
+        raise UserError(f"{', '.join(others)} are no matrices, which MatrixMarket is for: write an .npz")
     write_folder(folder, ((name.removesuffix(KERNEL) + ENDING, _text(mask)) for name, mask in masks.items()))
 
 

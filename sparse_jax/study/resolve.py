@@ -16,7 +16,7 @@ from sparse_jax.study.conflicts import refuse_conflicts
 from sparse_jax.study.constructed import constructed
 from sparse_jax.study.counts import check_layers, counts_of, least_counts
 from sparse_jax.study.mask_file import as_mask, digest, load_topology
-from sparse_jax.study.sources import masks_path
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology.allocation import Allocation
 from sparse_jax.topology.patterns import Pattern, keeps, parse_pattern, to_units
 from sparse_jax.training.problem import Problem
@@ -51,12 +51,13 @@ def settings_of(point: RunConfig) -> RunConfig:
     """
     recipe = RECIPES[point.method] | MODEL_RECIPES[point.model]
     values: dict[str, Any] = {name: value for name, value in recipe.items() if getattr(point, name) == AUTO}
-    if point.initial_weights == AUTO:
-        values["initial_weights"] = "fresh" if point.initial_topology.startswith(FROM_RUN) else "seed"
     if point.learning_rate == AUTO:
         values["learning_rate"] = LEARNING_RATES[point.optimizer]
     config = _by_layer(dataclasses.replace(point, **values))
     config = _without_unused(_without_unused(config))  # what only an unused setting uses goes, too
+    if config.initial_weights == AUTO:
+        lent = (config.initial_topology or "").startswith(FROM_RUN)
+        config = dataclasses.replace(config, initial_weights="fresh" if lent else "seed")
     if config.structure is not None:
         config = _without_unused(dataclasses.replace(config, **_level(config)))
         refuse_conflicts(config)
@@ -107,13 +108,14 @@ def _label(config: RunConfig) -> dict[str, Any]:
     """The level that known masks are built for, or that tells the runs apart from which they come."""
     first = config.initial_topology
     if first not in CONSTRUCTED:
-        return {name: getattr(config, name) for name in ("sparsity", "epsilon") if f"{{{name}}}" in first}
+        patterns = f"{first} {config.initial_weights}"
+        return {name: getattr(config, name) for name in ("sparsity", "epsilon") if f"{{{name}}}" in patterns}
     if config.radix not in (None, AUTO):
         return {}
     return {"sparsity": SPARSITY if config.sparsity is None else config.sparsity}
 
 
-def connections_of(config: RunConfig, problem: Problem) -> Connections:
+def connections_of(config: RunConfig, problem: Problem, lent: Lent) -> Connections:
     """The connections a run begins with and aims at: the same, unless it prunes, grows for a while, or shrinks.
 
     Raises:
@@ -123,17 +125,17 @@ def connections_of(config: RunConfig, problem: Problem) -> Connections:
         return Connections(Allocation({}, None), {}, {})
     check_layers(config, problem)
     if known_masks(config.initial_topology):
-        masks = masks_of(config, problem)
+        masks = masks_of(config, problem, lent)
         counts = {name: int(mask.sum()) for name, mask in masks.items()}
         return Connections(Allocation(counts, None), counts, least_counts(config, counts), digest(masks))
     return Connections(*counts_of(config, problem))
 
 
-def masks_of(config: RunConfig, problem: Problem) -> dict[str, Any]:
+def masks_of(config: RunConfig, problem: Problem, lent: Lent) -> dict[str, Any]:
     """The first masks that are known: constructed, or of a file. Raises UserError if the network cannot have them."""
     if config.initial_topology in CONSTRUCTED:
         return constructed(config, problem).masks
-    path = masks_path(config)
+    path = lent.masks.path
     shapes, pattern = problem.masked_shapes, parse_pattern(config.structure)
     masks = load_topology(Path(path).expanduser())
     if set(masks) != set(shapes):
@@ -166,11 +168,11 @@ def _check_kept(config: RunConfig, path: str, name: str, pattern: Pattern, mask:
         )
 
 
-def unchanged_masks(config: RunConfig, problem: Problem, before: str) -> dict[str, Any]:
+def unchanged_masks(config: RunConfig, problem: Problem, lent: Lent, before: str) -> dict[str, Any]:
     """The known masks again. Raises UserError if their digest is not the one `before`."""
-    masks = masks_of(config, problem)
-    if digest(masks) != before:
-        raise UserError(f"mask file {masks_path(config)} has changed since this study was begun: restore it")
+    masks = masks_of(config, problem, lent)
+    if lent.masks and digest(masks) != before:
+        raise UserError(f"mask file {lent.masks.path} has changed since this study was begun: restore it")
     return masks
 
 

@@ -117,6 +117,7 @@ def _result(
         "connections": rows.all_connections(run, connections),
         "connections_by_layer": by_layer,
         "kernels": problem.kernels,
+        "steps": problem.steps,
         "input_shape": problem.input_shape,
         "test_examples": problem.test,
         "parameters": connections + _unmasked_parameters(state.params, topology.masks),
@@ -146,8 +147,9 @@ def _stability(
 ) -> dict[str, Any]:
     """What detectors of unstable training say; None where they cannot tell.
 
-    Classes are those of the test part. Neurons are asked on the training part: one that is silent there has no gradient
-    that could wake it, and more examples take less for silence. Losses are those of the metrics, one an epoch.
+    Classes are those of the test part. Neurons are asked on the training part: a ReLU that never fires there has no
+    gradient that could wake it, and of few examples a rare response is missed. Losses are those of the metrics, one an
+    epoch; where lines are lost, nobody knows.
     """
     test, ranges = evaluations["test"], evaluations["train"].ranges
     by_layer = {f"activation_{i}": silent_neurons(*both) for i, both in ranges.items()}

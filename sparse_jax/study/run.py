@@ -12,7 +12,7 @@ from sparse_jax.flags import Grid
 from sparse_jax.study.estimate import estimate, in_words
 from sparse_jax.study.grid import Study, dataset_label, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
-from sparse_jax.study.ledger import enter, extended, plain
+from sparse_jax.study.ledger import enter, extended, plain, sources
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
 from sparse_jax.study.trackers import check
@@ -50,9 +50,9 @@ def train_study(grid: Grid) -> int:
     """
     interrupt = Interrupt()
     check(grid.study.tracker)
-    study = make_study(grid)
     console, workdir = make_console(), _workdir(grid)
     store = Store(workdir.absolute())
+    study = make_study(grid, sources(store.read_config()))
     _, new = extended(store, grid, study)
     if grid.study.dry_run:
         _tell(study)

@@ -125,6 +125,10 @@ class Store:
         """Run id -> result, sorted by run id; a missing or broken result.json counts as absent."""
         return self._read_all(RESULT)
 
+    def read_result(self, run_id: str) -> dict | None:
+        """The result of a run; None where it is missing or broken."""
+        return _read_object(self.root / "runs" / _safe(run_id) / RESULT)
+
     def read_failures(self) -> dict[str, dict]:
         """Run id -> failure of the runs that ended with an error and have no result, sorted by run id."""
         results = self.read_results()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sparse_jax.analysis.statistics import t_interval
 from sparse_jax.study.grid import Cohort, Run, Study
 from sparse_jax.study.memory import bytes_per_run
 from sparse_jax.study.rows import SETTINGS, all_connections, describe_settings, sparsity
+from sparse_jax.values import briefly
 
 CONFIDENCE = 0.95
 WIDE = 160  # columns where the output is no terminal
@@ -34,10 +35,18 @@ def make_console(**options: Any) -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDE, **options)
 
 
-def _setting_cells(run: Run, names: Sequence[str]) -> list[str]:
+def _setting_cells(run: Run, names: Sequence[str], brief: Mapping[str, str]) -> list[str]:
     values = describe_settings(run)
-    cells = (values[name] for name in names)
+    cells = (brief.get(values[name], values[name]) for name in names)
     return ["–" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in cells]
+
+
+def _brief_names(study: Study) -> dict[str, str]:
+    """Shorter names of the values that name other runs."""
+    configs = [run.config for run in study.runs]
+    return briefly(config.initial_topology for config in configs if config.initial_topology) | briefly(
+        config.initial_weights for config in configs
+    )
 
 
 def _by_setting(runs: Sequence[Run]) -> list[list[Run]]:
@@ -73,7 +82,7 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
 
     So are classes that are never predicted, if there are some.
     """
-    names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
+    names, brief = [name for name in _shown(study) if name not in DYNAMIC_LEVELS], _brief_names(study)
     failed = any(result["status"] != "ok" for result in results.values())
     dead = any(result.get("dead_classes") for result in results.values())
     caption = f"accuracy in %: mean over seeds ± half a {CONFIDENCE:.0%} t interval"
@@ -90,7 +99,7 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
         done = [results[run.id] for run in group if run.id in results]
         if done:
             table.add_row(
-                *_setting_cells(group[0], names),
+                *_setting_cells(group[0], names, brief),
                 f"{np.mean([result['sparsity'] for result in done]):.4f}",
                 f"{np.mean([result['connections'] for result in done]):,.0f}",
                 str(len(done)),
@@ -102,26 +111,26 @@ def print_summary(console: Console, study: Study, results: dict[str, dict]) -> N
     console.print(table)
 
 
-def _plan_row(cohort: Cohort, names: Sequence[str]) -> list[str]:
+def _plan_row(cohort: Cohort, names: Sequence[str], brief: Mapping[str, str]) -> list[str]:
     first = cohort.runs[0]
     counts = sorted({all_connections(run, sum(run.allocation.counts.values())) for run in cohort.runs})
     span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} … {counts[-1]:,}"
     megabytes = len(cohort.runs) * bytes_per_run(first) / 2**20
     sizes = [str(len(cohort.runs)), f"{first.problem.steps:,}", span, f"{megabytes:,.1f} MB"]
-    cells = zip(*(_setting_cells(run, names) for run in cohort.runs), strict=True)  # the dynamic ones may differ
+    cells = zip(*(_setting_cells(run, names, brief) for run in cohort.runs), strict=True)  # the dynamic ones may differ
     return [*(", ".join(dict.fromkeys(values)) for values in cells), *sizes]
 
 
 def print_plan(console: Console, study: Study) -> None:
     """The cohorts with runs, steps, connections and memory; then each layer's share by sparsity level."""
-    names = [name for name in _shown(study) if name not in DYNAMIC_LEVELS]
+    names, brief = [name for name in _shown(study) if name not in DYNAMIC_LEVELS], _brief_names(study)
     table = Table(box=box.SIMPLE_HEAD, title=f"{len(study.runs)} runs in {len(study.cohorts)} cohorts")
     for name in names:
         table.add_column(name)
     for name in ("runs", "steps", "connections", "memory of the weights"):
         table.add_column(name, justify="right")
     for cohort in study.cohorts:
-        table.add_row(*_plan_row(cohort, names))
+        table.add_row(*_plan_row(cohort, names, brief))
     console.print(table)
     _print_layers(console, study)
 

@@ -56,9 +56,8 @@ class Trainer:
         """Train, and write the result of every run; False if asked to stop before, with the state saved."""
         forget_peak()
         with Checkpoints(self.store.checkpoints(self.group.id), KEPT_CHECKPOINTS) as checkpoints:
-            step, state, before = self._start(checkpoints)
+            step, state, before, saved = self._start(checkpoints)
             started = self.saved_at = time.monotonic()
-            saved = step
             step, state = self._updated(step, state) if self.continues else (step, state)
             while step < self.problem.steps:
                 step, state = self._chunk(step, state)
@@ -69,7 +68,7 @@ class Trainer:
                 if self.interrupt.asked:
                     return False
             seconds = before + time.monotonic() - started
-            if saved < step or not step:
+            if saved < step:
                 self._save(checkpoints, step, state, seconds)
             checkpoints.keep_newest()
         write_results(
@@ -84,8 +83,11 @@ class Trainer:
         meta |= {"model": self.config.model, "kernels": self.problem.kernels, "slots": capacities(state.model_state)}
         checkpoints.save(step, without_padding(state, len(runs)), meta)
 
-    def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float]:
-        """The newest whole checkpoint, or the beginning; the metrics are cut back to its step."""
+    def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float, int]:
+        """The step, the state and the seconds of the newest whole checkpoint, or of the beginning; the step saved last.
+
+        The metrics are cut back to its step.
+        """
         group = self.group
         begun = abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs))
 
@@ -94,7 +96,8 @@ class Trainer:
                 raise ValueError("it is of other runs")
             return compacted(begun, meta["slots"])
 
-        restored = checkpoints.restore(like) or self._continued(begun)
+        saved_here = checkpoints.restore(like)
+        restored = saved_here or self._continued(begun)
         if restored is None:
             step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
         else:
@@ -106,7 +109,8 @@ class Trainer:
             self.store.truncate_metrics(run.id, step)
             self.tracker.begin(run, self.store.read_metrics(run.id))
         self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
-        return step, state, seconds
+        self.group = group._replace(hyper=group.hyper._replace(network={}))  # the state has it
+        return step, state, seconds, step if saved_here else -1
 
     def _continued(self, begun: RunState) -> tuple[int, RunState, dict[str, Any]] | None:
         """The end of the shorter runs that this group continues, as a checkpoint; their metrics become its own."""

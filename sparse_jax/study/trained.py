@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import Shapes
 from sparse_jax.sparse.layer import KERNEL, LINKS
 from sparse_jax.sparse.links import Links
-from sparse_jax.study.finished import AGAIN, Place, lost
+from sparse_jax.study.finished import AGAIN, FinishedRun, lost
 from sparse_jax.topology.masks import select
 from sparse_jax.training import checkpoint
 from sparse_jax.training.compaction import capacities
@@ -33,7 +34,7 @@ _MASKS = {FINAL: re.compile(r"\.topology\.masks\['(.+)'\]"), BEST: re.compile(r"
 class Trained(NamedTuple):
     """A trained network."""
 
-    place: Place
+    place: FinishedRun
     which: str  # FINAL or BEST
     step: int  # of the checkpoint, which is that of the end of training
     kernels: Shapes  # all of them, in the order of the layers
@@ -52,17 +53,23 @@ class Trained(NamedTuple):
         return counts | {name: int(mask.sum()) for name, mask in self.masks.items()}
 
 
-def load(place: Place, which: str) -> Trained:
+def read_group(folder: Path) -> Snapshot | None:
+    """The newest whole checkpoint of a group of runs; None if there is none."""
+    return read_newest(folder, lambda meta: True)
+
+
+def load(place: FinishedRun, which: str, read: Callable[[Path], Snapshot | None] = read_group) -> Trained:
     """The network of a finished run.
 
     Args:
       place: of `find`.
       which: FINAL, or BEST for that of highest validation accuracy.
+      read: `read_group`, or one that remembers, for many runs of a group.
 
     Raises:
-      UserError: its checkpoint is gone, damaged or of an earlier version, or it has no best network.
+      UserError: its checkpoint is gone, damaged, of an earlier step or version, or it has no best network.
     """
-    snapshot = _snapshot(place)
+    snapshot = _snapshot(place, read)
     lane = snapshot.meta["runs"].index(place.id)
     prefix = ".average" if any(path.startswith(".average.") for path in snapshot.leaves) else ""
     if which == BEST:
@@ -81,19 +88,29 @@ def load(place: Place, which: str) -> Trained:
     return Trained(place, which, snapshot.step, kernels, params, model_state, masks)
 
 
-def _snapshot(place: Place) -> Snapshot:
-    """The newest whole checkpoint of the group in which the run was trained."""
+def _snapshot(place: FinishedRun, read: Callable[[Path], Snapshot | None]) -> Snapshot:
+    """The last checkpoint of the group in which the run was trained."""
     root, reasons = place.store.root / "checkpoints", []
     group = place.store.checkpoints(place.result["group"]) if "group" in place.result else root
     with _warnings_kept(reasons):
         if group != root and group.is_dir():
-            snapshot = read_newest(group, lambda meta: place.id in (meta.get("runs") or ()))
-            if snapshot is not None and {"kernels", "slots"} <= snapshot.meta.keys():
-                return snapshot
-            if snapshot is not None:
-                raise UserError(f"the checkpoint of {place.path} is of an earlier version: {AGAIN}")
+            snapshot = read(group)
+            if snapshot is not None and place.id in (snapshot.meta.get("runs") or ()):
+                return _last(place, snapshot)
     why = f"damaged ({reasons[0]})" if reasons else "gone"
     raise lost(place, why)
+
+
+def _last(place: FinishedRun, snapshot: Snapshot) -> Snapshot:
+    """The checkpoint, if it is that of the end of training. Raises UserError else."""
+    if not {"kernels", "slots"} <= snapshot.meta.keys() or "steps" not in place.result:
+        raise UserError(f"the checkpoint of {place.path} is of an earlier version: {AGAIN}")
+    if snapshot.step < (steps := place.result["steps"]):
+        raise UserError(
+            f"the last checkpoint of {place.path} is gone or damaged, and an earlier one is of step "
+            f"{snapshot.step:,} of {steps:,}: restore it, or {AGAIN}"
+        )
+    return snapshot
 
 
 @contextlib.contextmanager
@@ -133,20 +150,10 @@ def _with_links(model_state: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem_of(trained: Trained, info: DatasetInfo) -> Problem:
-    """The static facts of a run, given its own data set.
-
-    Raises:
-      UserError: the checkpoint is not that of the end of training, as later ones are damaged.
-    """
+    """The static facts of a run, given its own data set."""
     config = trained.config
     parts = sizes(info, config.train_size, config.test_size, config.validation_fraction)
-    problem = make_problem(config, info, parts)._replace(slots=capacities(trained.model_state))
-    if trained.step < problem.steps:
-        raise UserError(
-            f"the last checkpoint of {trained.place.path} is gone or damaged, and an earlier one is of step "
-            f"{trained.step:,} of {problem.steps:,}: restore it, or {AGAIN}"
-        )
-    return problem
+    return make_problem(config, info, parts)._replace(slots=capacities(trained.model_state))
 
 
 def matrix(trained: Trained, name: str) -> csr_array:

@@ -1,33 +1,36 @@
 """The trained weights of a run as the first ones of another, as that one executes them."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparse_jax.config import TRAINED
 from sparse_jax.errors import UserError
 from sparse_jax.sparse.layer import LINKS
 from sparse_jax.study.grid import Run
 from sparse_jax.study.mask_file import MOST, Topology, as_pairs
-from sparse_jax.study.sources import TRAINED, source_of
 from sparse_jax.study.trained import FINAL, Trained, load, matrix
 from sparse_jax.topology.masks import put, select
 from sparse_jax.training.parts import links_of
+from sparse_jax.training.snapshot import Snapshot
 
 
-def trained_network(run: Run, masks: Topology) -> dict[str, Any]:
+def trained_network(run: Run, masks: Topology, read: Callable[[Path], Snapshot | None]) -> dict[str, Any]:
     """Parameters and other variables that a run begins with; empty unless it names a trained run.
 
     Args:
       run: that begins.
       masks: its first ones, of the layers that it executes sparsely.
+      read: `trained.read_group`, which may remember.
 
     Raises:
       UserError: the weights are gone, or a layer is too large.
     """
-    source = source_of(run.config)
-    if source is None or source.kind != TRAINED:
+    if run.lent.kind != TRAINED:
         return {}
-    trained = load(source.place, FINAL)
+    trained = load(run.lent.lender, FINAL, read)
     kernels, slots = dense_kernels(trained), run.problem.slots
     values = {name: _at_slots(kernels[name], masks[name], count) for name, count in slots.items()}
     state = {name: value for name, value in trained.model_state.items() if name != LINKS}
