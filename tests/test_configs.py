@@ -1,0 +1,26 @@
+"""Every flagfile is a command that launch/train.py understands, up to the data and the runs that it begins with."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.program import ROOT
+
+FLAGFILES = sorted((ROOT / "configs").glob("*.flags"))
+LACKING = r"nothing matches results/|no version of \w+ in|no data set at"
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_a_flagfile_is_a_plan(path, tmp_path):
+    command = [sys.executable, "launch/train.py", f"--flagfile={path}", f"--data_dir={tmp_path}", "--dry_run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, 2), done.stderr
+    if done.returncode:
+        assert re.search(LACKING, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_its_first_lines_say_what_it_is(path):
+    assert re.match(r"# \S.+", path.read_text())
