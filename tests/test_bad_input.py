@@ -612,7 +612,7 @@ def test_a_used_workdir_keeps_its_masks(world):
     write_masks(other / "m.npz", FAN_IN)
     for folder in (world.here, other):
         message = world.refusal(study, folder)
-        words = ["mask file m.npz", str(world.root / "study"), "restore it", "another --workdir"]
+        words = ["file:m.npz is not what", str(world.root / "study"), "restore it", "another --workdir"]
         assert [word for word in words if word not in message] == [], message
     save_masks(world.here / "m.npz", THIRD)
     save_masks(other / "m.npz", THIRD)

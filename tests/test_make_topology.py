@@ -333,8 +333,15 @@ def test_matrices_that_are_none_are_refused(tmp_path, text):
 
 
 def test_nothing_is_left_of_a_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(TypeError):
-        write_matrices(tmp_path / "a", {"a/kernel": np.ones((2, 2), bool), "b/kernel": None})
+    with pytest.raises((TypeError, ValueError)):
+        write_matrices(tmp_path / "a", {"a/kernel": np.ones((2, 2), bool), "b/kernel": np.array([["no mask"]])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_convolution_is_no_matrix(tmp_path):
+    masks = {"a/kernel": np.ones((2, 2), bool), "conv_0/kernel": np.ones((3, 3, 1, 2), bool)}
+    with pytest.raises(UserError, match="conv_0 are no matrices, which MatrixMarket is for"):
+        write_matrices(tmp_path / "a", masks)
     assert not list(tmp_path.iterdir())
 
 

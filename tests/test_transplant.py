@@ -173,6 +173,7 @@ def test_all_levels_and_seeds_of_a_pattern_are_one_cohort(world):
 
 REFUSED = {
     "nothing matches": ((f"--initial_topology={LENT}", "--sparsity=0.5"), "nothing matches .*-s0.5-seed0"),
+    "no folder": (("--initial_topology=from_run:lent/metrics/*-gmp-*-s0.8-seed0-*",), "nothing matches"),
     "several match": (("--initial_topology=from_run:lent/runs/*-gmp-*",), "4 paths match .* narrower"),
     "unknown setting": (("--initial_topology=from_run:lent/runs/*{sparsty}*",), "'sparsty'.*Did you mean 'sparsity'"),
     "unused setting": (("--initial_topology=from_run:lent/runs/*{epsilon}*",), "run has no epsilon; give --epsilon"),

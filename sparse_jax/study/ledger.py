@@ -52,8 +52,8 @@ def extended(store: Store, grid: Grid, study: Study) -> tuple[dict[str, Any], in
         if before[name]["digest"] == lent[name]["digest"]:
             continue
         raise UserError(
-            f"{lent[name]['path']} is not what the study in workdir {store.root} was begun with: restore "
-            f"{before[name]['path']}, or choose another --workdir"
+            f"{name} is not what the study in workdir {store.root} was begun with, then {before[name]['path']}: "
+            "restore it, or choose another --workdir"
         )
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     command = {"command": _command(), "settings": asked(grid)}

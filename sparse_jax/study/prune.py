@@ -50,9 +50,9 @@ def prune(paths: Sequence[str], request: Request) -> int:
     threshold, relative = (None, False) if request.threshold is None else _threshold(request.threshold)
     if request.scope not in SCOPES:
         raise UserError(f"--scope={request.scope}: one of {', '.join(SCOPES)}")
-    place, _ = find(paths[0]), check_out(paths[1])
+    run, _ = find(paths[0]), check_out(paths[1])
     jax.config.update("jax_platforms", "cpu")
-    trained = load(place, FINAL)
+    trained = load(run, FINAL)
     kernels = dense_kernels(trained)
     pruned = masked_names(RunConfig(dense_layers=request.dense_layers), {name: w.shape for name, w in kernels.items()})
     weights = {name: kernel for name, kernel in kernels.items() if name in pruned}

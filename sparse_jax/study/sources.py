@@ -78,7 +78,8 @@ def locate(value: str, form: str, config: RunConfig, known: Known) -> Found:
         return Found(name, filled)
     try:
         path = path.absolute()
-        found = sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
+        there = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        found = sorted(str(one) for one in there if form == FILE or one.is_dir())  # runs are folders
     except (OSError, ValueError) as error:
         raise UserError(f"{filled} is no pattern: {error}") from None
     if len(found) == 1:
