@@ -31,6 +31,7 @@ _JSON = absl_flags.DEFINE_string("json", "", "Also write the results to this fil
 def main(argv: Sequence[str]) -> int:
     """Run the chosen measurements and print their table."""
     flags.parse(argv)
+    from ablation_measurements import ABLATION_MEASUREMENTS
     from measurements import MEASUREMENTS, Bench, Measurement
     from rich import box
     from rich.table import Table
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     for name in Measurement._fields:
         table.add_column(name)
     done = []
-    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS):
+    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS, *ABLATION_MEASUREMENTS):
         if _ONLY.value in measure.__name__.replace("_", " "):
             done += measure(bench)
     for line in done:

@@ -62,6 +62,17 @@ LAYOUTS = ("map", "vmap")
 PLACEMENTS = ("device", "host")
 EXECUTIONS = ("masked", "sparse")
 TRACKERS = ("none", "tensorboard", "wandb")
+# of launch/ablate.py: in which order connections are removed, and what else is done to them
+ABLATION_ORDERS = (
+    "smallest", "largest", "random", "positive", "negative", "decile", "gradient", "activity", "leave_one_out",
+)
+ABLATION_EDITS = (
+    "unchanged", "magnitudes_shuffled", "signs_shuffled", "weights_shuffled", "mean_magnitude", "reinitialised",
+)
+ABLATION_SCOPES = ("layer", "global")
+DECILES = 10  # of the order of that name
+SHARED_WEIGHT = "shared_weight"  # the edit that gives all connections one weight
+SHARED_WEIGHTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # of Gaier and Ha 2019
 
 AUTO = "auto"
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +177,20 @@ def _brief(value: str) -> str:
         return value
     words = " ".join(re.findall(r"[^-*?]+", re.sub(r"(-s|-seed)?\{\w+\}", "", pattern)))
     return f"{form}:{Path(workdir).name}{f'/{words}' if words else ''}"
+
+
+def telling(rows: Iterable[Mapping[str, str]], names: Sequence[str], kept: Collection[str]) -> tuple[str, ...]:
+    """The settings without those that others of them bring about: a study of several commands has many that go along.
+
+    Args:
+      rows: name -> text of the settings of every run.
+      names: the settings that vary among them; the last ones are the first to be left out.
+      kept: those that are not.
+    """
+    distinct = [dict(pairs) for pairs in {tuple((name, row[name]) for name in names) for row in rows}]
+    told = list(names)
+    for name in reversed(names):
+        others = [other for other in told if other != name]
+        if name not in kept and len({tuple(row[other] for other in others) for row in distinct}) == len(distinct):
+            told = others
+    return tuple(told)

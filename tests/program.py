@@ -1,4 +1,4 @@
-"""Run launch/train.py as a user does, in a process of its own."""
+"""Run launch/train.py, or another program, as a user does, in a process of its own."""
 
 import csv
 import json
@@ -15,18 +15,18 @@ SMALL = (
 )  # fmt: skip
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen:
+def start(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.Popen:
     """The program, running."""
-    command = [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+    command = [sys.executable, str(ROOT / "launch" / program), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def run(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.CompletedProcess:
     """The program, ended."""
-    process = start(*arguments, cwd=cwd)
+    process = start(*arguments, cwd=cwd, program=program)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

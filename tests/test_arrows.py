@@ -46,7 +46,7 @@ PEERS = {
     "sparse": {"jax", "jaxlib", "numpy", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets", "array_record"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
-    "analysis": {"numpy", "scipy", "statsmodels"},
+    "analysis": {"jax", "numpy", "scipy", "statsmodels"},
     "sparsify": {"jax", "numpy", "optax"},
     "report": {"numpy", "pandas", "altair", "jinja2", "markupsafe", "vl_convert"},
 }
@@ -55,7 +55,8 @@ WITHOUT_JAX = (
     "study.execution", "sparse.compiler",
     "study.resolve", "study.counts", "study.conflicts", "study.mask_file", "study.inspect",
     "study.sources", "study.constructed", "study.finished", "study.verify", "study.matrix_market", "study.folder",
-    "analysis.statistics", "analysis.levels", "analysis.categories",
+    "analysis.statistics", "analysis.levels", "analysis.categories", "analysis.curves", "study.ablate",
+    "study.ablations",
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "topology.circulant", "topology.radix", "topology.radix_search", "topology.cayley",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",

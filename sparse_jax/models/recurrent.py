@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Out
 
 from sparse_jax.models.forms import CELL_GATES
 from sparse_jax.models.layers import Layer, Layers
@@ -72,7 +73,7 @@ class GRULayer(nn.Module):
 def _over_time(advance: Callable) -> Callable:
     """`advance` over the second axis of its rows, with the same parameters at every step; what it sows is stacked."""
     return nn.scan(
-        advance, variable_broadcast="params", variable_axes={"intermediates": 1}, split_rngs={"params": False},
+        advance, variable_broadcast="params", variable_axes={"intermediates": Out(1)}, split_rngs={"params": False},
         in_axes=1, out_axes=1,
     )  # fmt: skip
 

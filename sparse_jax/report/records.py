@@ -10,7 +10,7 @@ import pandas as pd
 from sparse_jax.errors import UserError
 from sparse_jax.study.rows import COLUMNS
 from sparse_jax.study.store import Store
-from sparse_jax.values import briefly, show
+from sparse_jax.values import briefly, show, telling
 
 FINISHED = ("ok", "collapsed", "diverged")  # what a result.json can say of its run
 STATUSES = (*FINISHED, "failed", "unfinished")
@@ -93,7 +93,9 @@ def read(sources: Sequence[Source]) -> Records:
         runs[name] = shortened(runs[name])
     varied = tuple(name for name in runs.columns if _is_varied(name, runs, sources))
     orders = {name: _order(runs[name], name) for name in varied}
-    told = telling(runs, varied)
+    texts = {name: runs[name].map(setting_text) for name in varied}
+    rows = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
+    told = telling(rows, varied, (*PRIMARY, *LEVELS, *LENT[:1]))
     notes += _going_along(varied, told)
     return Records(runs, tuple(sources), varied, told, orders, (*notes, *_conflicts(conflicts), *_versions(sources)))
 
@@ -111,20 +113,6 @@ def shortened(values: pd.Series) -> pd.Series:
     """Settings that name other runs, by shorter names where these are different."""
     short = briefly(value for value in values.unique() if isinstance(value, str))
     return pd.Series([short.get(value, value) for value in values], index=values.index, dtype=object)
-
-
-def telling(runs: pd.DataFrame, varied: tuple[str, ...]) -> tuple[str, ...]:
-    """The settings without those that others of them bring about: a study of several commands has many that go along.
-
-    The first to be left out are those that are not primary, no level and no first masks, the last ones first.
-    """
-    texts = pd.DataFrame({name: runs[name].map(setting_text) for name in varied}, index=runs.index)
-    told, combinations = list(varied), len(texts.drop_duplicates())
-    for name in reversed(varied):
-        others = [other for other in told if other != name]
-        if name not in (*PRIMARY, *LEVELS, *LENT[:1]) and len(texts[others].drop_duplicates()) == combinations:
-            told = others
-    return tuple(told)
 
 
 def _going_along(varied: tuple[str, ...], told: tuple[str, ...]) -> list[str]:

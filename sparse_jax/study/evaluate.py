@@ -20,7 +20,7 @@ from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study import export
-from sparse_jax.study.finished import find
+from sparse_jax.study.finished import FinishedRun, find
 from sparse_jax.study.rows import number, share
 from sparse_jax.study.summary import make_console
 from sparse_jax.study.trained import Trained, load, problem_of
@@ -48,7 +48,6 @@ class Own(NamedTuple):
     """What a run was trained on, and what follows from it."""
 
     info: DatasetInfo
-    problem: Problem
     parts: Splits
     normalization: Normalization
 
@@ -74,32 +73,33 @@ def evaluate_run(run: str, dataset: str, data_dir: str, which: str, folder: str)
         export.check_folder(folder)
     hardware, read = set_up(StudyConfig()), make_reader(data_dir)
     trained = load(place, which)
-    own = read_own(trained, read)
+    own = read_own(place, read)
+    problem = problem_of(trained, own.info)
     other = dataset if dataset != place.config.dataset else ""
     parts = _test_part(own, other, read(other)) if other else own.parts
-    scores = score(hardware, trained, own, parts)
+    scores = score(hardware, trained, problem, own, parts)
     console = make_console()
     _print_scores(console, trained, own, other, scores)
     if folder:
         named = {other or place.config.dataset: {part: of_part._asdict() for part, of_part in scores.items()}}
-        for line in export.export(trained, own.problem, own.normalization, own.parts, named, folder):
+        for line in export.export(trained, problem, own.normalization, own.parts, named, folder):
             console.print(line, soft_wrap=True)
     return 0
 
 
-def read_own(trained: Trained, read: Callable[[str], Arrays]) -> Own:
+def read_own(place: FinishedRun, read: Callable[[str], Arrays]) -> Own:
     """The data that a run was trained on, split as then. Raises UserError where they are not the same any more."""
-    config = trained.config
+    config = place.config
     arrays = read(config.dataset)
-    if trained.place.data.get(config.dataset) != digest(arrays):
+    if place.data.get(config.dataset) != digest(arrays):
         raise UserError(
-            f"the data set {config.dataset} is not the one that {trained.place.path} was trained on: restore that one"
+            f"the data set {config.dataset} is not the one that {place.path} was trained on: restore that one"
         )
     info = info_of(config.dataset, arrays)
     parts = split(
         arrays, train_size=config.train_size, test_size=config.test_size, validation_fraction=config.validation_fraction
     )
-    return Own(info, problem_of(trained, info), parts, fit(config.normalization, parts.x[: parts.train]))
+    return Own(info, parts, fit(config.normalization, parts.x[: parts.train]))
 
 
 def _test_part(own: Own, name: str, arrays: Arrays) -> Splits:
@@ -117,13 +117,13 @@ def _test_part(own: Own, name: str, arrays: Arrays) -> Splits:
     return Splits(arrays.x_test, arrays.y_test, 0, 0, len(arrays.y_test))
 
 
-def score(hardware: Hardware, trained: Trained, own: Own, parts: Splits) -> dict[str, Score]:
+def score(hardware: Hardware, trained: Trained, problem: Problem, own: Own, parts: Splits) -> dict[str, Score]:
     """Accuracy and loss on every part that has examples, by the program that evaluated the run when it ended."""
     mesh, _ = hardware.place(1)
-    evaluate = make_cohort(make_train(trained.config, own.problem), hardware.layout, mesh).evaluate
+    evaluate = make_cohort(make_train(trained.config, problem), hardware.layout, mesh).evaluate
     network = trained.params, trained.model_state
     variables = replicate(jax.tree.map(lambda leaf: np.asarray(leaf)[None], network), mesh)  # of one run
-    feed, scores = _feed(hardware, mesh, trained, own, parts), {}
+    feed, scores = _feed(hardware, mesh, problem.steps, own, parts, trained.config.batch_size), {}
     for index, (name, examples) in enumerate(zip(PARTS, parts[2:], strict=True)):
         if not examples:
             continue
@@ -132,13 +132,15 @@ def score(hardware: Hardware, trained: Trained, own: Own, parts: Splits) -> dict
     return scores
 
 
-def _feed(hardware: Hardware, mesh: jax.sharding.Mesh, trained: Trained, own: Own, parts: Splits) -> Feed:
+def _feed(
+    hardware: Hardware, mesh: jax.sharding.Mesh, steps: int, own: Own, parts: Splits, batch_size: int
+) -> Feed:
     """The parts on a device, or their training examples as they stream from the host."""
     streams = not hardware.holds(parts.x.nbytes + parts.y.nbytes)
     first, levels = parts.train if streams else 0, levels_of(own.parts.x[: own.parts.train])
     data = replicate(Data(parts.x[first:], parts.y[first:], own.normalization, levels), mesh)
     if streams:
-        return Streamed(data, parts, np.zeros(1, np.uint32), trained.config.batch_size, own.problem.steps, mesh)
+        return Streamed(data, parts, np.zeros(1, np.uint32), batch_size, steps, mesh)
     return Resident(data, np.cumsum([0, *parts[2:]], dtype=np.int32))
 
 

@@ -41,7 +41,7 @@ def find(path: str) -> FinishedRun:
         store, known = Store(folder.parent.parent), folder.is_dir()
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read: {error}; {NAME_A_RUN}") from None
-    if (folder / "config.json").is_file() and (folder / "runs").is_dir():
+    if is_workdir(folder):
         raise UserError(f"{path} is a workdir: {_choice(Store(folder))}")
     if folder.parent.name != "runs" or not (store.root / "config.json").is_file():
         raise UserError(f"{path} is {'no run' if known else 'not there'}: {NAME_A_RUN}")
@@ -54,6 +54,29 @@ def find(path: str) -> FinishedRun:
         state, more = ("ended with an error", " with --retry_failed") if failed else ("is not finished", "")
         raise UserError(f"{path} {state}: the command that began its study continues it{more}")
     return FinishedRun(path, store, folder.name, _config(path, runs[folder.name]), result, saved.get("data") or {})
+
+
+def is_workdir(folder: Path) -> bool:
+    """Whether a study was begun in a folder."""
+    return (folder / "config.json").is_file() and (folder / "runs").is_dir()
+
+
+def find_all(path: str) -> list[FinishedRun]:
+    """The finished runs of a workdir, in the order in which they were asked for.
+
+    Raises:
+      UserError: it has none, or they are of another version.
+    """
+    store = Store(Path(path).expanduser().resolve())
+    saved, results = store.read_config(), store.read_results()
+    known = {name: values for name, values in (saved.get("runs") or {}).items() if name in results}
+    if not known:
+        raise UserError(f"{path} has no finished run yet: the command that began it continues it")
+    return [
+        FinishedRun(str(Path(path) / "runs" / name), store, name, _config(path, values), results[name],
+                    saved.get("data") or {})
+        for name, values in known.items()
+    ]  # fmt: skip
 
 
 def _choice(store: Store) -> str:

@@ -5,6 +5,7 @@
     runs/<run_id>/result.json      one finished run
     runs/<run_id>/failure.json     one that ended with an error; a result counts more
     runs/<run_id>/masks.npz        its topology (see mask_file)
+    runs/<run_id>/ablations.json   what it can do without (see ablations)
     metrics/<run_id>.jsonl         one line a logged step
     groups/<cohort>.json           which runs of the cohort train together
     checkpoints/<group>/           written by training.checkpoint
@@ -94,11 +95,11 @@ class Store:
         return config
 
     def write_config(self, config: dict) -> None:
-        write_atomic(self.root / "config.json", _dump(config, indent=2))
+        write_atomic(self.root / "config.json", dump_json(config, indent=2))
 
     def write_result(self, run_id: str, result: dict) -> None:
         """Declare the run finished. Its existence is what resume goes by, so write it last."""
-        write_atomic(self._run(run_id) / RESULT, _dump(result, indent=2))
+        write_atomic(self._run(run_id) / RESULT, dump_json(result, indent=2))
         (self._run(run_id) / FAILURE).unlink(missing_ok=True)
 
     def forget_failures(self, run_ids: Iterable[str]) -> None:
@@ -108,7 +109,7 @@ class Store:
 
     def write_failure(self, run_id: str, failure: dict) -> None:
         """Record that the run ended with an error, and with which."""
-        write_atomic(self._run(run_id) / FAILURE, _dump(failure, indent=2))
+        write_atomic(self._run(run_id) / FAILURE, dump_json(failure, indent=2))
 
     def write_masks(self, run_id: str, masks: Mapping[str, Any]) -> None:
         """Keep the topology of a run. Write it before the result: a finished run then has its masks."""
@@ -127,7 +128,7 @@ class Store:
 
     def read_result(self, run_id: str) -> dict | None:
         """The result of a run; None where it is missing or broken."""
-        return _read_object(self.root / "runs" / _safe(run_id) / RESULT)
+        return read_object(self.root / "runs" / _safe(run_id) / RESULT)
 
     def read_failures(self) -> dict[str, dict]:
         """Run id -> failure of the runs that ended with an error and have no result, sorted by run id."""
@@ -135,7 +136,7 @@ class Store:
         return {run_id: failure for run_id, failure in self._read_all(FAILURE).items() if run_id not in results}
 
     def _read_all(self, name: str) -> dict[str, dict]:
-        found = {file.parent.name: _read_object(file) for file in sorted(self.root.glob(f"runs/*/{name}"))}
+        found = {file.parent.name: read_object(file) for file in sorted(self.root.glob(f"runs/*/{name}"))}
         return {run_id: value for run_id, value in found.items() if value is not None}
 
     def done(self, run_ids: Iterable[str], *, failed: bool) -> frozenset[str]:
@@ -144,18 +145,18 @@ class Store:
         return frozenset(run_id for run_id in run_ids if any(self._has(run_id, name) for name in names))
 
     def _has(self, run_id: str, name: str) -> bool:
-        return _read_object(self.root / "runs" / _safe(run_id) / name) is not None
+        return read_object(self.root / "runs" / _safe(run_id) / name) is not None
 
     def read_groups(self, cohort: str) -> dict[str, list[str]]:
         """Group -> the runs that train together, of the groups of a cohort that were begun. UserError if damaged."""
         path = self._groups(cohort)
-        groups = _read_object(path)
+        groups = read_object(path)
         if groups is None and path.exists():
             raise UserError(f"{path} is not a JSON object; restore it or choose another --workdir")
         return groups or {}
 
     def write_groups(self, cohort: str, groups: dict[str, list[str]]) -> None:
-        write_atomic(self._groups(cohort), _dump(groups, indent=2))
+        write_atomic(self._groups(cohort), dump_json(groups, indent=2))
 
     def _groups(self, cohort: str) -> Path:
         return self.root / "groups" / f"{_safe(cohort)}.json"
@@ -178,7 +179,7 @@ class Store:
 
     def append_metrics(self, run_id: str, row: dict) -> None:
         """Append one row, with its "step". After a kill call `truncate_metrics` first."""
-        line = _dump(row).encode()
+        line = dump_json(row).encode()
         file = os.open(self._metrics(run_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             written = os.write(file, line)
@@ -200,11 +201,11 @@ class Store:
         """
         if self._metrics(run_id).exists():
             rows = [row for row in self.read_metrics(run_id) if row["step"] <= step]
-            write_atomic(self._metrics(run_id), "".join(map(_dump, rows)))
+            write_atomic(self._metrics(run_id), "".join(map(dump_json, rows)))
 
     def copy_metrics(self, run_id: str, longer: str) -> None:
         """Let the rows of one run be the first ones of another."""
-        write_atomic(self._metrics(longer), "".join(map(_dump, self.read_metrics(run_id))))
+        write_atomic(self._metrics(longer), "".join(map(dump_json, self.read_metrics(run_id))))
 
     def checkpoints(self, group: str) -> Path:
         """The folder for the checkpoints of `group`; may not exist yet."""
@@ -235,7 +236,8 @@ def _cell(value: Any) -> Any:
     return ":".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _dump(value: dict, indent: int | None = None) -> str:
+def dump_json(value: dict, indent: int | None = None) -> str:
+    """A JSON object with a line's end, strict: see above."""
     return json.dumps(_strict(value), indent=indent, allow_nan=False) + "\n"
 
 
@@ -250,7 +252,7 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read_object(path: Path) -> dict | None:
+def read_object(path: Path) -> dict | None:
     """The JSON object of a file, None if it is gone, be it just now, or holds anything else."""
     try:
         return _parse_object(path.read_bytes())

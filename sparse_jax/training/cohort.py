@@ -23,7 +23,7 @@ def make_mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), (RUN,), (jax.sharding.AxisType.Auto,), devices=devices)
 
 
-def _over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
+def over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
     """`function` over a leading axis of runs in its first `per_run` arguments; the others are shared.
 
     Of data that are given in blocks, which have an axis of runs, the block is not shared.
@@ -60,7 +60,7 @@ def make_cohort(fns: TrainFns, layout: str, mesh: jax.sharding.Mesh) -> TrainFns
     """
 
     def compiled(function, per_run, donate=()):
-        return jax.jit(_over_runs(function, layout, mesh, per_run), donate_argnums=donate)
+        return jax.jit(over_runs(function, layout, mesh, per_run), donate_argnums=donate)
 
     return TrainFns(
         init=compiled(fns.init, 1),

@@ -33,7 +33,9 @@ def nothing_yet() -> Running:
     return Running(jnp.float32(0), jnp.int32(0), jnp.int32(0), jnp.int32(0))
 
 
-def _batch(parts: Parts, data: Data, start: jax.Array, stop: jax.Array, i: jax.Array) -> tuple[jax.Array, ...]:
+def rows_of_batch(
+    parts: Parts, data: Data, start: jax.Array, stop: jax.Array, i: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalised inputs and labels of the batch i of the rows [start, stop), and bool[batch], which of them are."""
     size = _size(data)
     first = start + i * size
@@ -47,12 +49,12 @@ def _size(data: Data) -> int:
     return min(EVALUATION_BATCH, data.x.shape[0])
 
 
-def _batches(data: Data, start: jax.Array, stop: jax.Array) -> jax.Array:
+def batches(data: Data, start: jax.Array, stop: jax.Array) -> jax.Array:
     """int32[], how many there are; the last may be partly filled."""
     return (stop - start + _size(data) - 1) // _size(data)
 
 
-def _added(sums: Tally, logits: jax.Array, y: jax.Array, counted: jax.Array) -> Tally:
+def added(sums: Tally, logits: jax.Array, y: jax.Array, counted: jax.Array) -> Tally:
     """The sums of losses and hits with those of a batch."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     hits = jnp.sum(counted & (jnp.argmax(logits, -1) == y), dtype=jnp.int32)
@@ -63,10 +65,10 @@ def tally(parts: Parts, params: Any, model_state: Any, data: Data, start: jax.Ar
     """Loss and hits over the rows [start, stop) of the data."""
 
     def add(i, sums):
-        x, y, counted = _batch(parts, data, start, stop, i)
-        return _added(sums, predict(parts, params, model_state, x), y, counted)
+        x, y, counted = rows_of_batch(parts, data, start, stop, i)
+        return added(sums, predict(parts, params, model_state, x), y, counted)
 
-    sums = lax.fori_loop(0, _batches(data, start, stop), add, Tally(jnp.float32(0), jnp.int32(0)))
+    sums = lax.fori_loop(0, batches(data, start, stop), add, Tally(jnp.float32(0), jnp.int32(0)))
     return sums._replace(loss=sums.loss / (stop - start))
 
 
@@ -93,7 +95,7 @@ def evaluate(
     """The tally, what is predicted, and what every neuron answers, over the rows [start, stop) of the data."""
 
     def answers(i):
-        x, y, counted = _batch(parts, data, start, stop, i)
+        x, y, counted = rows_of_batch(parts, data, start, stop, i)
         return *respond(parts, params, model_state, x), y, counted
 
     def add(i, found):
@@ -102,13 +104,13 @@ def evaluate(
         low, high = _extremes(responses, counted)
         ranges = Range(jnp.minimum(ranges.low, low), jnp.maximum(ranges.high, high))
         predicted = predicted.at[jnp.argmax(logits, -1)].add(counted.astype(jnp.int32))
-        return _added(sums, logits, y, counted), predicted, ranges
+        return added(sums, logits, y, counted), predicted, ranges
 
     sizes = {layer: uses[0].shape[-1] for layer, uses in jax.eval_shape(answers, jnp.int32(0))[1].items()}
     ends = list(itertools.accumulate(sizes.values()))
     nothing = Range(jnp.full(ends[-1], jnp.inf), jnp.full(ends[-1], -jnp.inf))
     begun = Tally(jnp.float32(0), jnp.int32(0)), jnp.zeros(parts.problem.classes, jnp.int32), nothing
-    sums, predicted, ranges = lax.fori_loop(0, _batches(data, start, stop), add, begun)
+    sums, predicted, ranges = lax.fori_loop(0, batches(data, start, stop), add, begun)
     by_layer = zip(sizes, *(jnp.split(array, ends[:-1]) for array in ranges), strict=True)
     return Evaluation(
         sums.loss / (stop - start), sums.correct, predicted, {layer: Range(*both) for layer, *both in by_layer}

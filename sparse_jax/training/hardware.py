@@ -9,6 +9,8 @@ import jax
 from sparse_jax.config import AUTO, StudyConfig
 from sparse_jax.training.cohort import make_mesh
 
+SMALL = 2**18  # bytes of a network whose instructions take less time than it takes to begin them
+VARIANT_COPIES = 4  # of the weights of a variant: itself, masks, gradients, slots
 MOST_OF_MEMORY = 0.5  # that data may take, or the runs that train together
 
 
@@ -46,6 +48,12 @@ class Hardware(NamedTuple):
         if self.layout == "vmap":
             return self.lane_width * len(self.devices)
         return max(1, min(self.lane_width, int(self._room // run_bytes)))
+
+    def abreast(self, network_bytes: int, most: int) -> int:
+        """How many variants of a network, up to `most`, one instruction evaluates: on CPU small ones only."""
+        if self.devices[0].platform == "cpu":
+            return most if network_bytes <= SMALL else 1
+        return max(1, min(most, int(self._room // (VARIANT_COPIES * self.lane_width * network_bytes))))
 
     def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
         """The mesh for a group of `runs` runs, with no more devices than there is work for, and its padded width."""

@@ -36,7 +36,7 @@ from sparse_jax.training.state import HyperParams
 from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 # The streams of randomness of a run: each is folded into its key, then the step.
-PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH = range(9)
+PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH, ABLATION = range(10)
 
 
 class Parts(NamedTuple):

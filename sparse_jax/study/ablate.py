@@ -1,0 +1,165 @@
+"""What trained networks can do without: which runs are examined, and how. Imports jax only when all is in order."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparse_jax.config import (
+    ABLATION_EDITS,
+    ABLATION_ORDERS,
+    ABLATION_SCOPES,
+    SHARED_WEIGHT,
+    SHARED_WEIGHTS,
+    RunConfig,
+    settings,
+)
+from sparse_jax.errors import UserError, unknown
+from sparse_jax.study.finished import FinishedRun, find, find_all, is_workdir
+from sparse_jax.study.resolve import settings_of
+
+PARTS = ("train", "validation", "test")
+NONE = "none"  # of orders, or of edits
+SECTIONS = ("1 data", "2 model", "5 optimisation")  # of the settings that a trained network brings along
+LISTED = 3  # of the runs that a notice names
+
+
+class Request(NamedTuple):
+    """What the command line says."""
+
+    orders: tuple[str, ...]
+    edits: tuple[str, ...]
+    fractions: tuple[float, ...]
+    scopes: tuple[str, ...]
+    retrain_steps: tuple[int, ...]
+    retrain_rate: float  # of the run's own learning rate
+    part: str
+    which: str
+    examples: int  # of the training part, that scores are measured on
+    layers: str  # regular expression; "" for all
+    data_dir: str
+
+
+class Experiment(NamedTuple):
+    """One thing that is done to every network."""
+
+    kind: str  # order, edit, or SHARED_WEIGHT
+    name: str
+    scope: str | None  # of orders
+    steps: int  # of training afterwards
+
+    def settings(self, request: Request) -> dict[str, Any]:
+        """What determines its result, beside the network."""
+        values = self._asdict()
+        values["retrain_steps"] = values.pop("steps")
+        order = self.kind == "order"
+        return values | {
+            "retrain_rate": request.retrain_rate if self.steps else None,
+            "part": request.part,
+            "which": request.which,
+            "layers": request.layers,
+            "fractions": list(request.fractions) if order and self.name != "decile" else None,
+            "examples": request.examples if self.name in ("gradient", "activity", "leave_one_out") else None,
+            "weights": list(SHARED_WEIGHTS) if self.kind == SHARED_WEIGHT else None,
+        }
+
+
+def check(request: Request) -> list[Experiment]:
+    """The experiments that are asked for. Raises UserError for what they cannot be."""
+    orders, edits = _names("order", request.orders, ABLATION_ORDERS), _names("edit", request.edits, _EDITS)
+    for scope in request.scopes:
+        if scope not in ABLATION_SCOPES:
+            raise unknown("scope", scope, ABLATION_SCOPES)
+    for fraction in request.fractions:
+        if not 0 <= fraction <= 1:
+            raise UserError(f"--fractions={fraction:g} is outside [0, 1]")
+    for flag, values in (("fractions", request.fractions), ("retrain_steps", request.retrain_steps)):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"--{flag} names {'a value twice' if values else 'none'}")
+    if min(request.retrain_steps) < 0:
+        raise UserError(f"--retrain_steps={min(request.retrain_steps)} is less than 0")
+    found = [Experiment("order", name, scope, steps) for steps in request.retrain_steps for scope in request.scopes
+             for name in orders]  # fmt: skip
+    found += [Experiment("edit", name, None, steps) for steps in request.retrain_steps for name in edits
+              if name != SHARED_WEIGHT]  # fmt: skip
+    found += [Experiment(SHARED_WEIGHT, SHARED_WEIGHT, None, 0)] * (SHARED_WEIGHT in edits)
+    if not found:
+        raise UserError("nothing is asked for: name an --order or an --edit")
+    return found
+
+
+_EDITS = (*ABLATION_EDITS, SHARED_WEIGHT)
+
+
+def _names(flag: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    if tuple(names) == (NONE,):
+        return ()
+    for name in names:
+        if name not in known:
+            raise unknown(flag, name, (*known, NONE))
+    return tuple(dict.fromkeys(names))
+
+
+def places(paths: Sequence[str]) -> list[FinishedRun]:
+    """The finished runs that paths name: each that of a run, or of a workdir for all of its.
+
+    Raises:
+      UserError: a path is neither, or has no finished run.
+    """
+    found: dict[tuple[Path, str], FinishedRun] = {}
+    for path in paths:
+        for run in find_all(path) if is_workdir(Path(path).expanduser()) else [find(path)]:
+            found.setdefault((run.store.root, run.id), run)
+    return list(found.values())
+
+
+def examined(config: RunConfig) -> RunConfig:
+    """The settings of a finished run as far as its network has them, trained on with its connections as they are.
+
+    Equal for networks of equal shape on equal data, whatever method, sparsity or seed made them: those share one
+    program. Learning rate and weight decay are 0: every network has its own.
+    """
+    kept = [name for name, field in settings(RunConfig).items() if field.metadata["section"] in SECTIONS]
+    changes = {
+        "method": "static", "sparsity": 0.0, "initial_weights": "seed", "init_fan": "dense", "lr_schedule": "constant",
+        "warmup_epochs": 0.0, "ema": 0.0, "epochs": 1, "learning_rate": 0.0, "weight_decay": 0.0,
+    }  # fmt: skip
+    return settings_of(RunConfig(**{name: getattr(config, name) for name in kept} | changes))
+
+
+def layers_of(pattern: str, kernels: Sequence[str]) -> tuple[str, ...]:
+    """The kernels that lose connections. Raises UserError for a pattern that matches none."""
+    try:
+        found = tuple(name for name in kernels if re.search(pattern, name.removesuffix("/kernel")))
+    except re.error as error:
+        raise UserError(f"--layers={pattern!r} is not a regular expression: {error}") from error
+    if not found:
+        names = ", ".join(name.removesuffix("/kernel") for name in kernels)
+        raise UserError(f"--layers={pattern!r} matches no layer. Layers: {names}")
+    return found
+
+
+def tell_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Say which runs are left out, and why: (run, reason)."""
+    reasons: dict[str, list[str]] = {}
+    for run, reason in skipped:
+        reasons.setdefault(reason, []).append(run)
+    for reason, runs in reasons.items():
+        more = f" and {len(runs) - LISTED} more" if len(runs) > LISTED else ""
+        print(f"skipped {', '.join(runs[:LISTED])}{more}: {reason}", file=sys.stderr)
+
+
+def ablate(paths: Sequence[str], request: Request) -> int:
+    """Examine finished runs, and add what was found to their workdirs; the exit status.
+
+    Raises:
+      UserError: for bad input, or if no run is left to examine; nothing has been written then.
+    """
+    experiments = check(request)
+    if not paths:
+        raise UserError("which runs? Name a workdir, or WORKDIR/runs/RUN")
+    runs = places(paths)
+    from sparse_jax.study.examine import examine
+
+    return examine(runs, experiments, request)

@@ -1,0 +1,331 @@
+"""What trained networks can do without, on the functions of one network and on chunks of them: laws and oracles."""
+
+import dataclasses
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sparse_jax.analysis import ablation
+from sparse_jax.analysis.importance import ranks, shuffled
+from sparse_jax.config import SHARED_WEIGHTS, RunConfig
+from sparse_jax.study.ablate import Experiment, Request, examined
+from sparse_jax.study.experiments import conduct, make_lay_out
+from sparse_jax.study.resolve import settings_of
+from sparse_jax.study.subjects import Subject, TrainedCohort
+from sparse_jax.topology.masks import apply_masks, select
+from sparse_jax.training.hardware import Hardware
+from sparse_jax.training.parts import make_parts, predict
+from sparse_jax.training.problem import make_problem
+from sparse_jax.training.signals import loss_gradients, mean_inputs
+from sparse_jax.training.train import make_train
+from tests.tiny import CLASSES, MODELS, SIZES, DatasetInfo, make_config, make_data, make_hyper
+
+TEST = sum(SIZES[:2]), sum(SIZES)
+ROWS = tuple(jnp.int32(row) for row in TEST)
+EXAMPLES = jnp.int32(20)
+FRACTIONS = (0.0, 0.5, 1.0)
+SOME_MODELS = ("mlp", "lenet5", "lstm", "transformer",
+               *(pytest.param(model, marks=pytest.mark.slow) for model in ("resnet18", "efficientnet_b0")))  # fmt: skip
+
+
+def make_subject(model="mlp", activation=None, seed=0, sparsity=0.6, **changes):
+    """A network that was trained for six steps, as a study hands it over, with what its cohort has in common."""
+    activation = activation or settings_of(RunConfig(model=model)).activation[0]
+    config = make_config("set", activation, model, **changes)
+    hyper, data = make_hyper(config, seed, sparsity), make_data(model)
+    info = DatasetInfo("tiny", MODELS[model][0], CLASSES, sum(SIZES[:2]), SIZES[2])
+    trained = make_train(config, make_problem(config, info, SIZES))
+    state = jax.jit(trained.steps)(jax.jit(trained.init)(hyper, data), hyper, data, jnp.int32(6))
+    config = examined(config)
+    problem = make_problem(config, info, SIZES)
+    masks = {name: np.asarray(state.topology.masks[name]) for name in problem.kernels}
+    network = {"params": apply_masks(state.params, masks), "model_state": state.model_state}
+    hyper = hyper._replace(start={}, counts={}, rates={}, masks=masks, network=jax.tree.map(np.asarray, network))
+    cohort = TrainedCohort(config, problem, (), jax.device_get(data), SIZES)
+    return Subject(None, hyper), cohort
+
+
+def make_apparatus(cohort, lanes=1, layers=None):
+    return ablation.make_ablation(cohort.config, cohort.problem, layers or tuple(cohort.problem.kernels), lanes)
+
+
+def logits_of(cohort, subject, x):
+    parts = make_parts(cohort.config, cohort.problem)
+    network = subject.hyper.network
+    return predict(parts, network["params"], network["model_state"], parts.normalize(cohort.data.normalization, x))
+
+
+def make_chunk(subjects, cohort, orders=(), edits=(), fractions=FRACTIONS, steps=(0,), layout="map", **changes):
+    request = Request(orders, edits, fractions, ("layer",), steps, 0.1, "test", "final", 20, "", "")
+    hardware = Hardware(tuple(jax.devices()[:2]), layout, 4)
+    return make_lay_out(cohort, tuple(cohort.problem.kernels), hardware, request._replace(**changes))(subjects)
+
+
+def points_of(chunk, experiment):
+    ((_, records),) = conduct(chunk, [experiment])
+    return [record["points"] for record in records]
+
+
+# --- laws -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", SOME_MODELS)
+def test_nothing_removed_changes_nothing_and_all_removed_leaves_a_constant(model):
+    subject, cohort = make_subject(model)
+    chunk = make_chunk([subject], cohort)
+    x, y = cohort.data.x[slice(*TEST)], cohort.data.y[slice(*TEST)]
+    whole = float(np.mean(np.asarray(logits_of(cohort, subject, x)).argmax(-1) == y))
+    connections = sum(int(mask.sum()) for mask in subject.hyper.masks.values())
+    for order in ("smallest", "random", "gradient", "activity"):
+        ((none, half, everything),) = points_of(chunk, Experiment("order", order, "layer", 0))
+        assert none["accuracy"] == whole
+        assert none["removed"] == 0
+        assert everything["removed"] == connections
+        assert everything["accuracy"] in {float(np.mean(y == one)) for one in range(CLASSES)}
+        assert abs(half["removed"] - connections / 2) <= len(subject.hyper.masks)
+
+
+def test_counts_are_exact_by_layer_and_in_all_layers():
+    subject, cohort = make_subject()
+    masks, fractions = subject.hyper.masks, tuple(i / 7 for i in range(8))
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    chunk = make_chunk([subject], cohort, fractions=fractions)
+    for scope, expected in {
+        "layer": [sum(int(q * n + 0.5) for n in counts.values()) for q in fractions],
+        "global": [int(q * sum(counts.values()) + 0.5) for q in fractions],
+    }.items():
+        (points,) = points_of(chunk, Experiment("order", "smallest", scope, 0))
+        assert [point["removed"] for point in points] == expected
+    (points,) = points_of(chunk, Experiment("order", "decile", "layer", 0))
+    assert sum(point["removed"] for point in points) == sum(counts.values())
+    (positive,), (negative,) = (points_of(chunk, Experiment("order", s, "layer", 0)) for s in ("positive", "negative"))
+    zeros = sum(int((mask & (subject.weights(name) == 0)).sum()) for name, mask in masks.items())
+    assert positive[-1]["removed"] + negative[-1]["removed"] + zeros == sum(counts.values())
+
+
+def test_what_is_removed_is_what_the_order_says():
+    """Smallest first, half of every layer, against a NumPy network without these weights."""
+    subject, cohort = make_subject()
+    (points,) = points_of(make_chunk([subject], cohort), Experiment("order", "smallest", "layer", 0))
+    kernels = {}
+    for name, mask in subject.hyper.masks.items():
+        weight = subject.weights(name)
+        order = sorted(np.argwhere(mask).tolist(), key=lambda at, w=weight: abs(w[tuple(at)]))
+        kernels[name] = weight.copy()
+        for at in order[: int(mask.sum() / 2 + 0.5)]:
+            kernels[name][tuple(at)] = 0
+    x, y = np.asarray(cohort.data.x), cohort.data.y[slice(*TEST)]
+    scale = cohort.data.normalization
+    h = ((x - scale.shift) * scale.scale).reshape(len(x), -1)[slice(*TEST)]
+    for i, name in enumerate(cohort.problem.kernels):
+        h = h @ kernels[name] + subject.weights(name.replace("kernel", "bias"))
+        h = np.maximum(h, 0) if i < 2 else h
+    losses = np.log(np.exp(h).sum(-1)) - h[np.arange(len(y)), y]
+    assert points[1]["accuracy"] == np.mean(h.argmax(-1) == y)
+    assert points[1]["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_leave_one_out_is_every_connection_left_out_once():
+    subject, cohort = make_subject(sparsity=0.8)
+    parts = make_apparatus(cohort, lanes=3)
+    size = sum(mask.size for mask in subject.hyper.masks.values())
+    mask = np.concatenate([mask.ravel() for mask in subject.hyper.masks.values()])
+    places = np.append(np.flatnonzero(mask).astype(np.int32), size)  # the last is no connection
+    found = jax.jit(lambda *args: ablation.leave_one_out(parts, *args))(subject.hyper, places, cohort.data, EXAMPLES)
+    x, y = cohort.data.x[:20], cohort.data.y[:20]
+
+    @jax.jit
+    def loss(params):
+        one = subject._replace(hyper=subject.hyper._replace(network=subject.hyper.network | {"params": params}))
+        return optax.softmax_cross_entropy_with_integer_labels(logits_of(cohort, one, x), y).mean()
+
+    whole, expected = loss(subject.hyper.network["params"]), []
+    for name, of_layer in subject.hyper.masks.items():
+        for at in np.argwhere(of_layer):
+            params = jax.tree.map(np.copy, subject.hyper.network["params"])
+            params[name.removesuffix("/kernel")]["kernel"][tuple(at)] = 0
+            expected.append(float(loss(params) - whole))
+    np.testing.assert_allclose(found[:-1], expected, atol=2e-6)
+    assert found[-1] == 0
+    assert np.ptp(expected) > 1e-3
+
+
+@pytest.mark.parametrize("model", SOME_MODELS)
+def test_gradients_are_those_of_the_mean_loss(model):
+    subject, cohort = make_subject(model)
+    parts, params = make_parts(cohort.config, cohort.problem), subject.hyper.network["params"]
+    found = jax.jit(lambda *args: loss_gradients(parts, *args))(
+        params, subject.hyper.network["model_state"], cohort.data, EXAMPLES
+    )
+    x, y = cohort.data.x[:20], cohort.data.y[:20]
+
+    def loss(params):
+        one = subject._replace(hyper=subject.hyper._replace(network=subject.hyper.network | {"params": params}))
+        return optax.softmax_cross_entropy_with_integer_labels(logits_of(cohort, one, x), y).mean()
+
+    for name, expected in select(jax.jit(jax.grad(loss))(params), cohort.problem.kernels).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_mean_inputs_by_hand():
+    """Of every layer of an MLP, of the taps of a convolution, and over the steps of a recurrent layer."""
+    subject, cohort = make_subject()
+    parts = make_parts(cohort.config, cohort.problem)
+    params, scale = subject.hyper.network["params"], cohort.data.normalization
+    found = mean_inputs(parts, params, {}, cohort.data, EXAMPLES)
+    h = ((np.asarray(cohort.data.x[:20]) - scale.shift) * scale.scale).reshape(20, -1)
+    for name in ("dense_0", "dense_1", "output"):
+        np.testing.assert_allclose(found[f"{name}/kernel"][:, 0], np.abs(h).mean(0), rtol=1e-5)
+        h = np.maximum(h @ params[name]["kernel"] + params[name]["bias"], 0)
+    for model, name in (("lenet5", "conv_0/kernel"), ("lstm", "lstm_0/input_i/kernel")):
+        subject, cohort = make_subject(model)
+        found = mean_inputs(
+            make_parts(cohort.config, cohort.problem), subject.hyper.network["params"], {}, cohort.data, EXAMPLES
+        )
+        scale = cohort.data.normalization
+        x = (np.asarray(cohort.data.x[:20]) - scale.shift) * scale.scale  # [examples, steps or height, ..., inputs]
+        expected = np.abs(x).mean(tuple(range(x.ndim - 1)))
+        np.testing.assert_allclose(found[name][:, 0], expected, rtol=1e-5)
+        assert found.keys() == cohort.problem.kernels.keys()
+
+
+# --- shared weights -------------------------------------------------------------------------------------
+
+
+def test_a_positive_shared_weight_does_not_matter_to_a_network_of_relu():
+    subject, cohort = make_subject(activation="relu", seed=1, sparsity=0.3)
+    few = {name: np.random.default_rng(3).random(mask.shape) < 0.2 for name, mask in subject.hyper.masks.items()}
+    subject = subject._replace(hyper=subject.hyper._replace(masks=few))
+    parts, x = make_parts(cohort.config, cohort.problem), cohort.data.x[slice(*TEST)]
+    params = subject.hyper.network["params"]
+    inputs = parts.normalize(cohort.data.normalization, x)
+    by_weight = {}
+    for w in (0.5, 1.0, 2.0, -1.0):
+        of_one = ablation.shared_params(params, subject.hyper.masks, jnp.float32(w))
+        by_weight[w] = np.argmax(predict(parts, of_one, {}, inputs), -1)
+    assert (by_weight[0.5] == by_weight[1.0]).all()
+    assert (by_weight[1.0] == by_weight[2.0]).all()
+    assert len(set(by_weight[1.0].tolist())) > 1
+    (points,) = points_of(make_chunk([subject], cohort), Experiment("shared_weight", "shared_weight", None, 0))
+    found = {point["weight"]: point["accuracy"] for point in points}
+    y = cohort.data.y[slice(*TEST)]
+    assert found[0.5] == found[1.0] == found[2.0] == np.mean(by_weight[1.0] == y)
+    assert found[-1.0] == np.mean(by_weight[-1.0] == y)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sin_pi"])
+def test_the_vote_of_all_shared_weights(activation):
+    subject, cohort = make_subject(activation=activation)
+    ((_, (record,)),) = conduct(make_chunk([subject], cohort), [Experiment("shared_weight", "shared_weight", None, 0)])
+    parts, (x, y) = make_parts(cohort.config, cohort.problem), (a[slice(*TEST)] for a in cohort.data[:2])
+    inputs = parts.normalize(cohort.data.normalization, x)
+    kernels = {name.removesuffix("/kernel"): mask for name, mask in subject.hyper.masks.items()}
+    each = []
+    for w in SHARED_WEIGHTS:
+        params = {name: {"kernel": np.float32(w) * mask, "bias": np.zeros(mask.shape[1], np.float32)}
+                  for name, mask in kernels.items()}  # fmt: skip
+        each.append(np.asarray(predict(parts, params, {}, inputs)))
+    votes = [Counter(classes).most_common() for classes in zip(*(one.argmax(-1).tolist() for one in each), strict=True)]
+    chances = np.mean([np.asarray(jax.nn.softmax(one)) for one in each], 0)
+    ensemble = [
+        max((one for one, count in of_example if count == of_example[0][1]), key=lambda one, i=i: chances[i, one])
+        for i, of_example in enumerate(votes)
+    ]
+    assert record["vote_accuracy"] == np.mean(np.array(ensemble) == y)
+    assert [point["accuracy"] for point in record["points"]] == [np.mean(one.argmax(-1) == y) for one in each]
+
+
+# --- edits and retraining -------------------------------------------------------------------------------
+
+
+def test_edits_keep_what_they_say(monkeypatch):
+    subject, cohort = make_subject()
+    monkeypatch.setattr(ablation, "_outcome", lambda parts, hyper, *rest: hyper.network["params"])
+    names = ("unchanged", "magnitudes_shuffled", "signs_shuffled", "weights_shuffled", "reinitialised")
+    mask = np.concatenate([mask.ravel() for mask in subject.hyper.masks.values()])
+    sizes = [mask.size for mask in subject.hyper.masks.values()]
+    bits = np.random.default_rng(0).integers(0, 2**32, mask.size, np.uint32)
+    source, edited = shuffled(ranks("layer", bits, mask, sizes), mask, sizes), ablation.edited
+    found = edited(make_apparatus(cohort), names, subject.hyper, source, cohort.data, ROWS, None)
+    moved = 0
+    for name, of_layer in subject.hyper.masks.items():
+        kernels, weight = found[name.removesuffix("/kernel")]["kernel"], subject.weights(name)[of_layer]
+        of = {edit: np.asarray(kernels[i])[of_layer] for i, edit in enumerate(names)}
+        assert (of["unchanged"] == weight).all()
+        assert sorted(of["weights_shuffled"]) == sorted(weight)
+        assert sorted(abs(of["magnitudes_shuffled"])) == sorted(abs(weight))
+        assert ((of["magnitudes_shuffled"] < 0) == (weight < 0))[weight != 0].all()
+        assert (abs(of["signs_shuffled"]) == abs(weight)).all()
+        assert (of["signs_shuffled"] < 0).sum() == (weight < 0).sum()
+        assert not set(of["reinitialised"]) & set(weight)
+        moved += (of["weights_shuffled"] != weight).sum()
+    assert moved > 10
+
+
+def test_retraining_is_training_with_the_masks_that_are_left():
+    subject, cohort = make_subject()
+    chunk = make_chunk([subject], cohort, fractions=(0.5,))
+    (cut,) = points_of(chunk, Experiment("order", "smallest", "layer", 0))[0]
+    (again,) = points_of(chunk, Experiment("order", "smallest", "layer", 5))[0]
+    assert again["loss"] != cut["loss"]
+    assert again["removed"] == cut["removed"]
+    hyper, masks = subject.hyper, {}
+    for name, mask in hyper.masks.items():
+        bits = np.where(mask, np.abs(subject.weights(name)), 0).ravel().view(np.uint32)
+        left = ranks("layer", bits, mask.ravel(), [mask.size]).reshape(mask.shape) >= int(mask.sum() / 2 + 0.5)
+        masks[name] = mask & left
+    fns = make_train(cohort.config, cohort.problem)
+    counts = {name: np.int32(mask.sum()) for name, mask in masks.items()}
+    given = hyper._replace(masks=masks, start=counts, counts=counts)
+    data = jax.device_put(cohort.data)
+    state = fns.steps(fns.init(given, data), given, data, jnp.int32(5))
+    assert all((np.asarray(kernel)[~masks[name]] == 0).all() for name, kernel in select(state.params, masks).items())
+    expected = fns.evaluate(*state.evaluated, data, *ROWS)
+    assert again["loss"] == pytest.approx(float(expected.loss), rel=1e-5)
+
+
+# --- many networks at once ------------------------------------------------------------------------------
+
+
+def test_eight_networks_six_orders_and_eleven_fractions_are_one_program(monkeypatch):
+    subjects, cohort = zip(*(make_subject(seed=seed, sparsity=0.5 + seed / 20) for seed in range(8)), strict=True)
+    traces, curve = [], ablation.curve
+
+    def counted(*args):
+        traces.append(args)
+        return curve(*args)
+
+    counted.__name__ = "curve"
+    monkeypatch.setattr(ablation, "curve", counted)
+    chunk = make_chunk(subjects, cohort[0], fractions=tuple(tenths / 10 for tenths in range(11)))
+    orders = ("smallest", "largest", "random", "positive", "gradient", "activity")
+    found = list(conduct(chunk, [Experiment("order", order, "layer", 0) for order in orders]))
+    assert len(traces) == 1
+    assert [len(record["points"]) for _, records in found for record in records] == [11] * 48
+
+
+@pytest.mark.parametrize(("layout", "lanes"), [("map", 1), ("map", 4), ("vmap", 1), ("vmap", 4)])
+def test_a_network_among_others_is_the_network_alone(layout, lanes):
+    subjects, cohorts = zip(*(make_subject(seed=seed) for seed in range(3)), strict=True)
+    experiments = [Experiment("order", "random", "layer", 0), Experiment("edit", "signs_shuffled", None, 0)]
+    alone = make_chunk(subjects[1:2], cohorts[0])
+    expected = [records[0]["points"] for _, records in conduct(alone, experiments)]
+    together = make_chunk(subjects, cohorts[0], layout=layout)
+    together = together._replace(parts=together.parts._replace(lanes=lanes))
+    found = [records[1]["points"] for _, records in conduct(together, experiments)]
+    for some, others in zip(found, expected, strict=True):
+        for one, other in zip(some, others, strict=True):
+            assert one["accuracy"] == other["accuracy"]
+            assert one.get("removed") == other.get("removed")
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_networks_of_all_methods_and_sparsities_are_examined_alike():
+    base = make_config("set", "relu")
+    others = [make_config("rigl", "relu", ema=0.5), make_config("dense", "relu"), dataclasses.replace(base, seed=5)]
+    assert {examined(config) for config in (base, *others)} == {examined(base)}
+    assert examined(make_config("set", "tanh")) != examined(base)
