@@ -17,8 +17,8 @@ DATASETS = (
 DATASET_FILES = (".npz", ".csv")  # how the path of a data set ends
 NORMALIZATIONS = ("none", "unit", "symmetric", "zscore", "channel_zscore", "global_zscore", "per_sample", "l2")
 MODELS = (
-    "mlp", "lenet_300_100", "lenet5", "lenet5_alford", "lenet5_safs", "vgg11", "vgg16", "vgg19", "resnet18",
-    "resnet34", "wide_resnet", "efficientnet_b0", "lstm", "gru", "transformer",
+    "mlp", "skip_mlp", "lenet_300_100", "lenet5", "lenet5_alford", "lenet5_safs", "vgg11", "vgg16", "vgg19",
+    "resnet18", "resnet34", "wide_resnet", "efficientnet_b0", "lstm", "gru", "transformer",
 )
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip", "rotate_shift", "dubowski", "color_jitter", "alford")
 INITIALIZERS = (
@@ -61,6 +61,12 @@ LR_SCHEDULES = ("constant", "cosine", "linear", "step")
 LAYOUTS = ("map", "vmap")
 PLACEMENTS = ("device", "host")
 EXECUTIONS = ("masked", "sparse")
+# of a weight agnostic network, in the order of the authors' code (Gaier and Ha 2019, arXiv:1906.04358)
+WANN_FUNCTIONS = (
+    "linear", "step", "sin_pi", "gaussian", "tanh", "sigmoid", "negation", "abs", "relu", "cos_pi",
+)  # fmt: skip
+WANN_MUTATIONS = ("add_connection", "add_node", "enable", "change_activation")
+FITNESSES = ("loss", "accuracy")
 TRACKERS = ("none", "tensorboard", "wandb")
 # of launch/ablate.py: in which order connections are removed, and what else is done to them
 ABLATION_ORDERS = (
@@ -88,7 +94,7 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
     Args:
       default: the value without the flag.
       kind: how the flag's text is read: name, names, text, path, int, float,
-        bool, sizes, fractions, interval, structure, name_or_path, radix, shard.
+        bool, sizes, fractions, numbers, interval, structure, name_or_path, radix, shard.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
       **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name), `forms`
@@ -555,6 +561,57 @@ class StudyConfig:
     )
     compilation_cache: bool = setting(
         True, "bool", "7 execution", "Keep compiled programs in the user's cache folder.", affects=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WannConfig:
+    """One search for weight agnostic networks: what determines it beside its data."""
+
+    population: int = setting(
+        200, "int", "2 search",
+        "Networks of a generation; the devices that share them have to divide their number, the others are not used.",
+        bounds="[2, 65536]",
+    )
+    generations: int = setting(600, "int", "2 search", "Generations.", bounds="[1, 1000000]")
+    seed: int = setting(0, "int", "2 search", "Of everything that is drawn.", bounds="[0, 4294967295]")
+    weights: tuple[float, ...] = setting(
+        (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), "numbers", "2 search",
+        "The weights that all connections share, one after the other, as -1:1.",
+        bounds="[-1000, 1000]",
+    )
+    fitness: str = setting(
+        "loss", "name", "2 search", "What is ranked by: the mean cross entropy, or the accuracy.", choices=FITNESSES
+    )
+    parsimony: float = setting(
+        0.8, "float", "2 search",
+        "Probability that a generation is ranked by mean fitness and fewest connections, else by mean and best.",
+        bounds="[0, 1]",
+    )
+    cull: float = setting(0.2, "float", "2 search", "Worst share that has no offspring.", bounds="[0, 1)")
+    elite: float = setting(0.2, "float", "2 search", "Best share that lives on as it is.", bounds="[0, 1)")
+    tournament: int = setting(
+        8, "int", "2 search", "Networks of which the best has a child, drawn with replacement.", bounds="[1, 65536]"
+    )
+    batch: int = setting(
+        1000, "int", "2 search", "Training examples a generation, others in each; 0, or where there are fewer: all.",
+        bounds="[0, inf)",
+    )
+    layers: int = setting(3, "int", "3 networks", "Hidden layers with room for nodes.", bounds="[1, 64]")
+    nodes: int = setting(
+        2, "int", "3 networks", "Nodes of each of the ten functions for which a layer has room.", bounds="[1, 1000]"
+    )
+    init_share: float = setting(
+        0.1, "float", "3 networks",
+        "Share of the connections from inputs to outputs that are enabled in the first networks; the others are there "
+        "for the mutation that enables.",
+        bounds="[0, 1]",
+    )
+    add_connection: float = setting(0.20, "float", "4 mutations", "Odds of a new connection.", bounds="[0, 1]")
+    add_node: float = setting(0.25, "float", "4 mutations", "Odds of a node in a connection's place.", bounds="[0, 1]")
+    enable: float = setting(0.05, "float", "4 mutations", "Odds of enabling a disabled connection.", bounds="[0, 1]")
+    change_activation: float = setting(
+        0.50, "float", "4 mutations", "Odds of another function of a node.", bounds="[0, 1]"
     )
 
 

@@ -86,9 +86,13 @@ def define(*classes: type) -> None:
             define_setting(cls, name)
 
 
-def define_setting(cls: type, name: str) -> flags.FlagHolder:
-    """Define the flag of one setting; the holder's value is a tuple, as long as its axis."""
+def define_setting(cls: type, name: str, *, grid: bool = True) -> flags.FlagHolder:
+    """Define the flag of one setting; the holder's value is a tuple, as long as its axis: one without `grid`."""
     field = settings(cls)[name]
+    if not grid:
+        single = dataclasses.field(default=field.default, metadata={**field.metadata, "grid": False})
+        single.name = name
+        field = single
     return flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
 
 

@@ -80,6 +80,7 @@ _RECURRENT = {
 
 MODEL_RECIPES: dict[str, dict[str, Any]] = {
     "mlp": _LENET | {"hidden_sizes": (300, 100)},
+    "skip_mlp": _LENET | {"hidden_sizes": (300, 100)},
     "lenet_300_100": _LENET,
     "lenet5": _LENET,
     "lenet5_alford": _LENET,

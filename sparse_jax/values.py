@@ -108,6 +108,13 @@ def _fractions(text: str, field: dataclasses.Field) -> tuple[float, ...]:
     return shares
 
 
+def _numbers(text: str, field: dataclasses.Field) -> tuple[float, ...]:
+    numbers = tuple(_number(part, float, "a number", field.metadata["bounds"]) for part in text.split(":"))
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{text.strip()} names a number twice")
+    return numbers
+
+
 def _bool(text: str, field: dataclasses.Field) -> bool:
     try:
         return flags.BooleanParser().parse(text.strip())
@@ -135,6 +142,7 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "int": lambda text, field: _number(text, int, "an integer", field.metadata["bounds"]),
     "float": lambda text, field: _number(text, float, "a number", field.metadata["bounds"]),
     "fractions": _fractions,
+    "numbers": _numbers,
     "sizes": lambda text, field: tuple(
         _number(part, int, "an integer", field.metadata["bounds"]) for part in text.split(",")
     ),

@@ -48,6 +48,7 @@ PEERS = {
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
     "analysis": {"jax", "numpy", "scipy", "statsmodels"},
     "sparsify": {"jax", "numpy", "optax"},
+    "search": {"jax", "numpy", "rich"},
     "report": {"numpy", "pandas", "altair", "jinja2", "markupsafe", "vl_convert"},
 }
 WITHOUT_JAX = (
@@ -60,7 +61,7 @@ WITHOUT_JAX = (
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "topology.circulant", "topology.radix", "topology.radix_search", "topology.cayley",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
-    "training.flops",
+    "training.flops", "search.plan", "search.places",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {
     "silu", "crelu", "celu", "glu", "mish", "softmax", "logsoftmax", "logsigmoid", "hardtanh", "relu6",
@@ -197,7 +198,7 @@ def test_defaults_stand_in_config_only():
     assert wrong == []
 
 
-@pytest.mark.parametrize("room", ["topology/", "activations/", "models/", "training/", "data/batches.py"])
+@pytest.mark.parametrize("room", ["topology/", "activations/", "models/", "training/", "search/", "data/batches.py"])
 def test_no_seed_has_a_default(room):
     wrong = [
         f"{file}:{node.lineno}"

@@ -37,7 +37,7 @@ SETTINGS = settings(RunConfig) | settings(StudyConfig)
 RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
 RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
 CONDITIONAL = set(USED_BY)
-KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "interval",
+KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "numbers", "interval",
 "shard", "structure", "name_or_path", "radix"}
 BOUNDED = {"int", "float", "sizes", "fractions", "interval"}
 

@@ -15,7 +15,7 @@ from sparse_jax.config import DTYPES, INITIALIZERS, OPTIMIZERS, RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.models.convolution import conv_general_dilated, depthwise
 from sparse_jax.models.layers import Layers, make_layers
-from sparse_jax.models.mlp import MLP
+from sparse_jax.models.mlp import MLP, SkipMLP
 from sparse_jax.models.recurrent import Recurrent
 from sparse_jax.models.registry import MODELS, make_model
 from sparse_jax.models.shapes import OUTLINES
@@ -27,6 +27,7 @@ from tests import tiny
 from tests.tiny import LAYERS
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+FLAT = ("mlp", "skip_mlp", "lenet_300_100", "lstm", "gru")  # that take more than images
 
 
 def resolved(name, **changes):
@@ -114,6 +115,8 @@ def test_a_network_may_have_one_activation_function_a_layer(name):
 PUBLISHED = [
     # model, settings, input, classes, parameters
     ("mlp", {"hidden_sizes": (1000,) * 3}, (28, 28, 1), 10, 2_797_010),  # 785,000 + 2 · 1,001,000 + 10,010
+    # 784 · 300 + 300 + 1084 · 100 + 100 + 1184 · 10 + 10
+    ("skip_mlp", {}, (28, 28, 1), 10, 355_850),
     ("lenet_300_100", {}, (28, 28, 1), 10, 266_610),  # LeCun et al. 1998; Han et al. 2015: 267K
     ("lenet5", {}, (28, 28, 1), 10, 431_080),  # Han et al. 2015: 431K
     ("lenet5_alford", {}, (28, 28, 1), 10, 970_604),  # 520 + 25,050 + 2450 · 384 + 384 + 3,850
@@ -147,7 +150,7 @@ def test_every_model_has_a_published_size():
 
 
 @pytest.mark.parametrize("sides", [(16, 16), (32, 32), (28, 28), (20, 24)])
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("lstm", "gru", "mlp", "lenet_300_100")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in FLAT])
 def test_images_of_many_sizes_pass(name, sides):
     config = small(name)[1]
     shape = (*sides, 3)
@@ -159,7 +162,7 @@ def test_images_of_many_sizes_pass(name, sides):
 @pytest.mark.parametrize(
     ("name", "settings", "shape", "message"),
     [
-        *((name, {}, (500,), "needs images") for name in MODELS if name not in ("mlp", "lenet_300_100", "lstm", "gru")),
+        *((name, {}, (500,), "needs images") for name in MODELS if name not in FLAT),
         ("lstm", {}, (500,), "needs sequences"),
         ("gru", {}, (500,), "needs sequences"),
         ("lenet5", {}, (15, 28, 1), "16 × 16 or larger"),
@@ -241,6 +244,15 @@ def test_the_mlp_by_hand():
     }
     out = model.apply({"params": params}, jnp.array([[0.1, 0.2]]), train=False)
     np.testing.assert_allclose(out, [[3 * np.tanh(0.6) - np.tanh(0.4) + 0.25]], rtol=1e-6)
+
+
+def test_every_layer_of_the_skip_mlp_sees_all_before_it_by_hand():
+    model = SkipMLP((1, 1), 1, lambda i: (jnp.tanh, jnp.abs)[i], LAYERS, 0.0)
+    kernels = {"dense_0": [2.0, 0.0], "dense_1": [0.0, -3.0, 1.0], "output": [1.0, 0.0, 4.0, -1.0]}
+    params = {name: {"kernel": jnp.array(k)[:, None], "bias": jnp.zeros(1)} for name, k in kernels.items()}
+    out = model.apply({"params": params}, jnp.array([[0.1, 0.2]]), train=False)
+    first = np.tanh(0.2)
+    np.testing.assert_allclose(out, [[0.1 + 4 * first - abs(first - 0.6)]], rtol=1e-6)
 
 
 def test_dropout_is_for_training_and_between_the_layers():

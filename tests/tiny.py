@@ -31,6 +31,7 @@ _CHANNELS = {"width": 1 / 16}
 # model -> the shape of an example, and the settings that make a small network
 MODELS = {
     "mlp": ((6, 2, 1), {"hidden_sizes": (14, 10)}),
+    "skip_mlp": ((6, 2, 1), {"hidden_sizes": (9, 7)}),
     "lenet_300_100": ((6, 2), {}),
     "lenet5": ((16, 16, 1), {}),
     "lenet5_alford": ((8, 8, 2), {}),

@@ -10,7 +10,7 @@ from sparse_jax.models.efficientnet import EfficientNetB0
 from sparse_jax.models.forms import LENET_300_100, LENETS, RESNETS, VGGS
 from sparse_jax.models.layers import Layer, Layers
 from sparse_jax.models.lenet import LeNet5
-from sparse_jax.models.mlp import MLP
+from sparse_jax.models.mlp import MLP, SkipMLP
 from sparse_jax.models.recurrent import CELLS, Recurrent
 from sparse_jax.models.resnet import ResNet, WideResNet
 from sparse_jax.models.transformer import Transformer
@@ -19,6 +19,7 @@ from sparse_jax.models.vgg import VGG
 # name -> (config, function of gates, the attributes that every model has) -> network
 MODELS: dict[str, Callable[[RunConfig, Layer, dict[str, Any]], nn.Module]] = {
     "mlp": lambda config, gate, common: MLP(config.hidden_sizes, **common),
+    "skip_mlp": lambda config, gate, common: SkipMLP(config.hidden_sizes, **common),
     "lenet_300_100": lambda config, gate, common: MLP(LENET_300_100, **common),
     **dict.fromkeys(LENETS, lambda config, gate, common: LeNet5(config.model, **common)),
     **dict.fromkeys(VGGS, lambda config, gate, common: VGG(config.model, config.width, **common)),

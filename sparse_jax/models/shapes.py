@@ -63,6 +63,14 @@ def _mlp(hidden_sizes: tuple[int, ...], inputs: Shape, classes: int) -> Kernels:
     return _chain(names, [math.prod(inputs), *hidden_sizes, classes])
 
 
+def _skip_mlp(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
+    seen, kernels = math.prod(inputs), {}
+    for i, width in enumerate(config.hidden_sizes):
+        kernels[f"dense_{i}/kernel"] = Kernel((seen, width))
+        seen += width
+    return kernels | {"output/kernel": Kernel((seen, classes))}
+
+
 def _lenet5(config: RunConfig, inputs: Shape, classes: int) -> Kernels:
     form, (*sides, channels) = LENETS[config.model], inputs
     kernels = {}
@@ -243,6 +251,7 @@ def _vgg_outline(name: str) -> Outline:
 
 OUTLINES: dict[str, Outline] = {
     "mlp": _mlp_outline(lambda config: config.hidden_sizes),
+    "skip_mlp": Outline(_skip_mlp, lambda config: len(config.hidden_sizes), _anything, homogeneous=True),
     "lenet_300_100": _mlp_outline(lambda config: LENET_300_100),
     **{name: _lenet(name) for name in LENETS},
     **{name: _vgg_outline(name) for name in VGGS},
