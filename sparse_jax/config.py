@@ -576,7 +576,7 @@ class WannConfig:
     generations: int = setting(600, "int", "2 search", "Generations.", bounds="[1, 1000000]")
     seed: int = setting(0, "int", "2 search", "Of everything that is drawn.", bounds="[0, 4294967295]")
     weights: tuple[float, ...] = setting(
-        (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), "numbers", "2 search",
+        SHARED_WEIGHTS, "numbers", "2 search",
         "The weights that all connections share, one after the other, as -1:1.",
         bounds="[-1000, 1000]",
     )

@@ -76,8 +76,8 @@ def test_masked_and_sparse_networks_are_cut_alike(world):
     """The same numbers from a network that was executed sparsely, and from a masked one that has its weights."""
     found = rows(world / "sparse")[0]
     lent = f"sparse/runs/{found['run_id']}"
-    given = (f"--initial_topology=from_run:{lent}", f"--initial_weights=trained:{lent}", "--epochs=0", "--method=static")
-    network = (*NETWORK[:-2], f"--activation={found['activation']}", "--workdir=copy")
+    given = (f"--initial_topology=from_run:{lent}", f"--initial_weights=trained:{lent}", "--epochs=0")
+    network = (*NETWORK[:-2], "--method=static", f"--activation={found['activation']}", "--workdir=copy")
     assert run(*network, *given, cwd=world).returncode == 0
     assert ablate("copy", lent, *FEW, cwd=world).returncode == 0
     pick = ("name", "from", "to", "weight", "removed", "accuracy")
@@ -150,9 +150,9 @@ def test_what_cannot_be_examined_is_named_and_skipped(world):
     shutil.rmtree(world / "study" / "checkpoints" / group)
     done = ablate("study", *FEW, cwd=world)
     assert done.returncode == 0
-    assert done.stderr == f"skipped study/runs/{runs[0].name}: the checkpoint with the weights of " \
-        f"study/runs/{runs[0].name} is gone: restore {world / 'study' / 'checkpoints'}, or train it again, in another " \
-        "--workdir\n"
+    name, folder = f"study/runs/{runs[0].name}", world / "study" / "checkpoints"
+    gone = f"the checkpoint with the weights of {name} is gone: restore {folder}, or train it again, in another"
+    assert done.stderr == f"skipped {name}: {gone} --workdir\n"
     assert {row["run_id"] for row in table(world / "study")} == {run.name for run in runs[1:]}
     shutil.rmtree(world / "sparse" / "checkpoints")
     assert "is gone" in one_line(ablate("sparse", *FEW, cwd=world))

@@ -46,7 +46,7 @@ PEERS = {
     "sparse": {"jax", "jaxlib", "numpy", "flax"},
     "data": {"jax", "numpy", "sklearn", "tensorflow_datasets", "array_record"},
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
-    "analysis": {"jax", "numpy", "scipy", "statsmodels"},
+    "analysis": {"jax", "numpy", "scipy", "pandas"},
     "sparsify": {"jax", "numpy", "optax"},
     "search": {"jax", "numpy", "rich"},
     "report": {"numpy", "pandas", "altair", "jinja2", "markupsafe", "vl_convert"},

@@ -189,23 +189,23 @@ def test_the_best_network_has_its_own_connections(tmp_path, method):
 
 def test_scores_are_the_same_where_the_data_stream(world):
     trained, reader = load(find(str(find_run(world, "mlps", "masked"))), FINAL), make_reader("~")
-    own = evaluate.read_own(trained, reader)
+    own = evaluate.read_own(trained.place, reader)
+    problem = trained_module.problem_of(trained, own.info)
     hardware = Hardware(tuple(jax.devices()[:1]), "map", 32)
-    expected = evaluate.score(hardware, trained, own, own.parts)
+    expected = evaluate.score(hardware, trained, problem, own, own.parts)
 
     class Small(Hardware):
         def holds(self, size):
             return False
 
-    streamed = evaluate.score(Small(*hardware), trained, own, own.parts)
+    streamed = evaluate.score(Small(*hardware), trained, problem, own, own.parts)
     for part, score in expected.items():
         assert streamed[part][::2] == score[::2]
         assert streamed[part].loss == pytest.approx(score.loss, rel=1e-6)
 
 
 def test_other_data_than_a_run_was_trained_on_are_refused(world):
-    trained = load(find(str(find_run(world, "mlps"))), FINAL)
-    changed = trained._replace(place=trained.place._replace(data={"digits": "another"}))
+    changed = find(str(find_run(world, "mlps")))._replace(data={"digits": "another"})
     with pytest.raises(UserError, match=r"digits is not the one that .* was trained on"):
         evaluate.read_own(changed, make_reader("~"))
 

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from sparse_jax.report.frames import layout_of
-from sparse_jax.report.records import NONE, Records, setting_text, shortened, telling
+from sparse_jax.report.records import NONE, Records, setting_text, shortened
+from sparse_jax.values import telling
 
 GMP = "from_run:results/a/pruned/runs/*-gmp-*-s{sparsity}-seed{seed}-*"
 ONCE = "from_run:results/a/one_time/runs/*-s{sparsity}-seed{seed}-*"
@@ -32,28 +33,30 @@ def test_names_stay_long_where_short_ones_would_be_equal():
     pd.testing.assert_series_equal(shortened(values), values)
 
 
-def runs_of(**columns):
-    return pd.DataFrame(columns, dtype=object)
+KEPT = ("method", "initial_topology")
+
+
+def told(**columns):
+    """What tells the rows of these columns apart."""
+    rows = [dict(zip(columns, map(str, values), strict=True)) for values in zip(*columns.values(), strict=True)]
+    return telling(rows, list(columns), KEPT)
 
 
 def test_settings_that_others_bring_about_are_not_told():
     """Epochs go with the first masks; the learning rate is crossed with them, and the method is always told."""
-    runs = runs_of(
-        method=["static"] * 4, initial_topology=["random", "random", "radix", "radix"], epochs=[20, 20, 0, 0],
+    found = told(
+        method=["static"] * 4, epochs=[20, 20, 0, 0], initial_topology=["random", "random", "radix", "radix"],
         learning_rate=[0.1, 0.2, 0.1, 0.2],
     )  # fmt: skip
-    varied = ("method", "epochs", "initial_topology", "learning_rate")
-    assert telling(runs, varied) == ("method", "initial_topology", "learning_rate")
+    assert found == ("method", "initial_topology", "learning_rate")
 
 
 def test_of_two_settings_that_go_together_the_first_is_told():
-    runs = runs_of(batch_size=[1, 1, 2, 2], learning_rate=[0.1, 0.1, 0.2, 0.2])
-    assert telling(runs, ("batch_size", "learning_rate")) == ("batch_size",)
+    assert told(batch_size=[1, 1, 2, 2], learning_rate=[0.1, 0.1, 0.2, 0.2]) == ("batch_size",)
 
 
 def test_crossed_settings_are_all_told():
-    runs = runs_of(batch_size=[1, 1, 2, 2], learning_rate=[0.1, 0.2, 0.1, 0.2])
-    assert telling(runs, ("batch_size", "learning_rate")) == ("batch_size", "learning_rate")
+    assert told(batch_size=[1, 1, 2, 2], learning_rate=[0.1, 0.2, 0.1, 0.2]) == ("batch_size", "learning_rate")
 
 
 def test_an_empty_text_is_called_none():
@@ -61,6 +64,6 @@ def test_an_empty_text_is_called_none():
 
 
 def test_colours_are_for_first_masks_where_these_were_varied():
-    told = ("method", "sparsity_target", "initial_topology")
-    records = Records(pd.DataFrame(), (), told, told, dict.fromkeys(told, ("a",)), ())
+    names = ("method", "sparsity_target", "initial_topology")
+    records = Records(pd.DataFrame(), (), names, names, dict.fromkeys(names, ("a",)), ())
     assert layout_of(records)[3:] == ("initial_topology", ("method",), "sparsity_target")

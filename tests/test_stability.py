@@ -276,7 +276,7 @@ def test_the_dead_are_those_of_the_network_that_was_saved(study):
     for row in table:
         result = json.loads((workdir / "runs" / row["run_id"] / "result.json").read_text())
         trained = load(find(str(workdir / "runs" / row["run_id"])), FINAL)
-        own = read_own(trained, make_reader("~"))
+        own = read_own(trained.place, make_reader("~"))
         parts, values, hidden = own.parts, np.float64(own.parts.x), []
         values = ((values - own.normalization.shift) * own.normalization.scale).reshape(len(values), -1)
         for name in ("dense_0", "dense_1", "output"):

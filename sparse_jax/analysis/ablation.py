@@ -15,6 +15,7 @@ from sparse_jax.analysis.edits import EDITS, Given
 from sparse_jax.analysis.importance import ORDERS, Signals, key_of, listed, split
 from sparse_jax.config import RunConfig
 from sparse_jax.data.batches import Data
+from sparse_jax.search.shared_weight import vote
 from sparse_jax.topology.masks import Masks, Weights, apply_masks, connections, put, select
 from sparse_jax.topology.selection import ordered_bits
 from sparse_jax.training.evaluation import added, batches, rows_of_batch, tally
@@ -234,7 +235,7 @@ def shared(parts: AblationParts, hyper: HyperParams, data: Data, rows: Rows, wei
     """One weight on all connections of all kernels, no biases (Gaier and Ha 2019, arXiv:1906.04358, section 3).
 
     Nothing that training found is left but the topology, learned activation functions and statistics of a batch
-    normalisation. In the vote every weight names a class; equal votes are decided by the mean probability [ours].
+    normalisation. In the vote every weight names a class.
 
     Args:
       weights: float32[n]. The others are those of `curve`.
@@ -247,9 +248,9 @@ def shared(parts: AblationParts, hyper: HyperParams, data: Data, rows: Rows, wei
     def add(i, sums):
         x, y, counted = rows_of_batch(parts.run, data, *rows, i)
         each = _map(parts, lambda weight: logits(weight, x), weights)
-        votes = jax.nn.one_hot(jnp.argmax(each, -1), each.shape[-1]).sum(0) + jax.nn.softmax(each).mean(0) / 2
         tallies = jax.vmap(added, (0, 0, None, None))(sums.tally, each, y, counted)
-        return SharedOutcome(tallies, sums.vote + jnp.sum(counted & (jnp.argmax(votes, -1) == y), dtype=jnp.int32))
+        voted = counted & (vote(jnp.moveaxis(each, -1, 0)) == y)
+        return SharedOutcome(tallies, sums.vote + jnp.sum(voted, dtype=jnp.int32))
 
     nothing = Tally(jnp.zeros(weights.size), jnp.zeros(weights.size, jnp.int32))
     sums = lax.fori_loop(0, batches(data, *rows), add, SharedOutcome(nothing, jnp.int32(0)))

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from sparse_jax.analysis.statistics import ROUNDING, Interval, are_equal, t_interval
+from sparse_jax.analysis.statistics import ROUNDING, Interval, are_equal, holm, t_interval
 
 Values = Mapping[int | str, float | None]  # seed, or any other block -> accuracy, None where missing
 LEAST_NAMES, LEAST_BLOCKS = 3, 2  # of a Friedman test
@@ -73,9 +72,7 @@ def _blocks(values: Values) -> list:
 def compare(settings: Mapping[str, Values], confidence: float, reference: str | None) -> list[Comparison]:
     """All settings against `reference`, or all pairs of them if it is None.
 
-    Holm's p values (1979) keep the chance of any false finding among all comparisons under 1 − confidence, whatever
-    they have in common: the i-th smallest of m is max_{j ≤ i} min(1, (m − j + 1) p_j). Comparisons without a p value
-    are none of the m. The intervals are not adjusted.
+    p values are Holm's (`statistics.holm`), over all comparisons that have one. The intervals are not adjusted.
     """
     if reference is None:
         names = list(itertools.combinations(settings, 2))
@@ -84,10 +81,8 @@ def compare(settings: Mapping[str, Values], confidence: float, reference: str | 
     differences = [paired(settings[first], settings[second], confidence) for first, second in names]
     tested = [index for index, difference in enumerate(differences) if difference.p_value is not None]
     adjusted: list[float | None] = [None] * len(names)
-    if tested:
-        p_values = multipletests([differences[index].p_value for index in tested], method="holm")[1]
-        for index, p_value in zip(tested, p_values.tolist(), strict=True):
-            adjusted[index] = p_value
+    for index, p_value in zip(tested, holm([differences[index].p_value for index in tested]), strict=True):
+        adjusted[index] = p_value
     return [Comparison(*pair, *rest) for pair, *rest in zip(names, differences, adjusted, strict=True)]
 
 

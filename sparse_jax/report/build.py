@@ -105,7 +105,7 @@ def _write_figure(figure: Figure, folder: Path) -> None:
 
 
 def _write_table(table: Table, folder: Path) -> None:
-    _write(folder / "tables" / f"{table.id}.csv", to_csv(table.frame))
+    _write(folder / "tables" / f"{table.id}.csv", to_csv(table.frame if table.whole is None else table.whole))
     _write(folder / "tables" / f"{table.id}.tex", latex(table))
 
 

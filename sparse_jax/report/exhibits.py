@@ -7,6 +7,8 @@ import altair as alt
 import pandas as pd
 
 from sparse_jax.report import comparisons, laws
+from sparse_jax.report.ablations import Ablations, read_ablations
+from sparse_jax.report.crossings import TEST_ACCURACY, Study, study_of
 from sparse_jax.report.figures import label
 from sparse_jax.report.frames import Layout, points
 from sparse_jax.report.logs import Log, read_logs
@@ -65,6 +67,8 @@ class Findings(NamedTuple):
     laws: list[laws.Law]
     logs: dict[int, Log]
     compared: dict[str, Compared]  # by setting
+    crossed: Study
+    ablations: Ablations
 
 
 def find(records: Records, layout: Layout) -> Findings:
@@ -74,7 +78,9 @@ def find(records: Records, layout: Layout) -> Findings:
         table = comparisons.blocks(records, layout, factor)
         compared[factor] = Compared(table, comparisons.gains(table, layout, factor))
     fitted = laws.fit_laws(records, layout)
-    return Findings(records, layout, points(records, layout), fitted, read_logs(records), compared)
+    crossed = study_of(records, layout, TEST_ACCURACY)
+    logs, ablations = read_logs(records), read_ablations(records)
+    return Findings(records, layout, points(records, layout), fitted, logs, compared, crossed, ablations)
 
 
 def seeds_note(found: pd.DataFrame) -> str:

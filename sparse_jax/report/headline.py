@@ -7,6 +7,7 @@ import pandas as pd
 
 from sparse_jax.analysis.reading import invert
 from sparse_jax.analysis.statistics import rate
+from sparse_jax.report.ablation_parts import ablation_sentence
 from sparse_jax.report.exhibits import NO_RESULTS, Findings
 from sparse_jax.report.figures import label
 from sparse_jax.report.frames import CONFIDENCE, EVERY
@@ -15,6 +16,7 @@ from sparse_jax.report.tables import signed
 
 KEPT = 0.95  # of the best accuracy, that the headline asks the laws for
 LARGEST = 5  # differences that are told
+RULES = 2  # that are told; the sentence says two
 BETTER = 0.05  # p value under which a difference is told as one
 IRREGULAR = {
     "sparsity": "sparsities", "activation": "activation functions", "hidden sizes": "networks",
@@ -80,7 +82,9 @@ def sentences(findings: Findings) -> list[str]:
         parts = [(f"On {name}, ", part) for name, part in found.groupby("dataset", sort=False)]
     best = [_on(head, _best(findings, part)) for head, part in parts]
     levels = [_on(head, text) for head, part in parts if (text := _by_level(findings, part))]
-    return [*best, *levels, *_differences(findings), *_collapse(findings), *_dead(findings), *_laws(findings, found)]
+    told = [_differences(findings), _rules(findings), ablation_sentence(findings.ablations), _collapse(findings)]
+    told += [_dead(findings), _laws(findings, found)]
+    return [*best, *levels, *itertools.chain.from_iterable(told)]
 
 
 def _on(head: str, text: str) -> str:
@@ -143,6 +147,16 @@ def _differences(findings: Findings) -> list[str]:
     shown = [text for _, text in sorted(words, reverse=True)[:LARGEST]]
     more = f"; {len(words) - LARGEST} smaller differences stand below" if len(words) > LARGEST else ""
     return [f"Averaged over all else, in points of accuracy: {'; '.join(shown)}{more}."]
+
+
+def _rules(findings: Findings) -> list[str]:
+    """The rules of the largest effects, those that turn round first."""
+    rules = findings.crossed.rules
+    if not rules:
+        return []
+    shown = sorted(rules, key=lambda rule: not rule.reverses)[:RULES]
+    more = f" These are two of {len(rules)} rules that the study supports; all stand below."
+    return [f"{' '.join(rule.sentence for rule in shown)}{more if len(rules) > RULES else ''}"]
 
 
 def _collapse(findings: Findings) -> list[str]:

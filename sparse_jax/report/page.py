@@ -134,7 +134,8 @@ def _fit(figure: Figure, findings: Findings) -> dict[str, Any]:
     if figure.id.startswith("heat-") and level is not None:
         cells = len(findings.layout.orders[level])
         return {"least": 50 * cells, "floor": 34 * cells, "most": 3, "widest": 64 * cells, "margin": 110, "ratio": None}
-    return {"least": 200, "floor": 130, "most": 4, "widest": 460, "margin": 76, "ratio": 0.64}
+    margin = 205 if figure.id == "effect-sizes" else 76  # the names of its rows are long
+    return {"least": 200, "floor": 130, "most": 4, "widest": 460, "margin": margin, "ratio": 0.64}
 
 
 def _map(one: Map) -> dict[str, Any]:

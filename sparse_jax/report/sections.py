@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 
 from sparse_jax.report import figures, laws
+from sparse_jax.report.ablation_parts import ablation_parts
 from sparse_jax.report.contrasts import comparison_parts, extreme_parts
 from sparse_jax.report.exhibits import (
     NO_LEVEL,
@@ -20,6 +21,7 @@ from sparse_jax.report.exhibits import (
     odd_note,
     seeds_note,
 )  # fmt: skip
+from sparse_jax.report.factors import factor_parts
 from sparse_jax.report.figures import LAW, MEAN, label
 from sparse_jax.report.frames import Layout, learning
 from sparse_jax.report.records import NONE
@@ -38,6 +40,8 @@ def sections(findings: Findings) -> list[Section]:
         Section("stability", "Stability", stability_parts(findings)),
         Section("topology", "Topology", _topology(findings)),
         Section("cost", "What it cost", _cost(findings)),
+        Section("factors", "What matters, and by how much", factor_parts(findings)),
+        Section("ablation", "Which weights matter", ablation_parts(findings, _level(findings))),
         Section("comparisons", "Comparisons", comparison_parts(findings)),
         Section("extremes", "Towards the extreme", extreme_parts(findings)),
     ]
@@ -131,13 +135,19 @@ def _first_level(layout: Layout, found: pd.DataFrame) -> dict[str, str]:
     return {layout.level: order[-1] if layout.level == "sparsity_target" else order[0]}
 
 
+def _level(findings: Findings) -> dict[str, str]:
+    """The level to show first; none without results."""
+    found = measured(findings)
+    return {} if found.empty else _first_level(findings.layout, found)
+
+
 def _learning(findings: Findings) -> list:
     titles = {"learning-curves": "Validation accuracy by epoch", "gap": "Train minus validation accuracy by epoch"}
     found = learning(findings.records, findings.layout, findings.logs)
     if found.empty:
         reason = "No metrics with training and validation accuracies were logged."
         return [Missing(id, title, reason) for id, title in titles.items()]
-    layout, single = findings.layout, _first_level(findings.layout, measured(findings))
+    layout, single = findings.layout, _level(findings)
     last, end = found[found["epoch"] == found["epoch"].max()], f"At epoch {found['epoch'].max():g} mean"
     spans = last[["val_accuracy", "gap"]].agg(["min", "max"])
     accuracies, gaps = (" and ".join(signed(f"{end:.2%}") for end in spans[name]) for name in spans)
@@ -151,7 +161,7 @@ def _learning(findings: Findings) -> list:
 
 
 def _topology(findings: Findings) -> list:
-    layout, single = findings.layout, _first_level(findings.layout, measured(findings))
+    layout, single = findings.layout, _level(findings)
     titles = "Degrees of the neurons at the end", "Connections of every input"
     found = read_topologies(findings.records, layout, findings.logs)
     lost = f" {found.missing} finished runs have no readable mask file." if found.missing else ""

@@ -11,18 +11,23 @@ from sparse_jax.report.records import NONE
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "²": "$^2$", "≥": r"$\geq$", "−": "$-$", "†": r"$\dagger$",
-    "–": "--", "…": r"\ldots{}", "δ": r"$\delta$", "α": r"$\alpha$", "β": r"$\beta$", "·": r"$\cdot$", "×": r"$\times$",
+    "–": "--", "…": r"\ldots{}", "δ": r"$\delta$", "α": r"$\alpha$", "β": r"$\beta$", "η": r"$\eta$",
+    "ω": r"$\omega$", "·": r"$\cdot$", "×": r"$\times$",
 }  # fmt: skip
 
 
 class Table(NamedTuple):
-    """A table of the report; `formats` says how the numbers of a column are shown, by a format specification."""
+    """A table of the report; `formats` says how the numbers of a column are shown, by a format specification.
+
+    `whole` is what its CSV holds, where that is more than is shown.
+    """
 
     id: str
     title: str
     caption: str
     frame: pd.DataFrame
     formats: dict[str, str]
+    whole: pd.DataFrame | None = None
 
 
 class Cell(NamedTuple):

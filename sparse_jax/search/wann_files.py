@@ -25,7 +25,7 @@ import numpy as np
 from sparse_jax.errors import UserError
 from sparse_jax.search.plan import Plan
 from sparse_jax.study.locks import claimed
-from sparse_jax.study.store import write_atomic
+from sparse_jax.study.store import dump_json, write_atomic
 
 SETTINGS, STATE, COURSE, RESULT, LOCK = "search.json", "state.npz", "course.csv", "result.json", "search.lock"
 _OF_A_STUDY = "config.json"
@@ -53,7 +53,7 @@ def opened(plan: Plan, origin: Mapping[str, Any]) -> Iterator[Path]:
             raise UserError(f"{plan.workdir} is in use by {holder}")
         begun = _read_settings(workdir / SETTINGS)
         if begun is None:
-            write_atomic(workdir / SETTINGS, _dump(search | dict(origin)))
+            write_atomic(workdir / SETTINGS, dump_json(search | dict(origin), indent=2))
         elif not plan.asked.host.resume:
             raise UserError(f"{plan.workdir} holds a search already: without --noresume it is continued")
         else:
@@ -135,8 +135,4 @@ def write_course(workdir: Path, course: Mapping[str, np.ndarray]) -> None:
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
     """Replace result.json."""
-    write_atomic(workdir / RESULT, _dump(result))
-
-
-def _dump(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_atomic(workdir / RESULT, dump_json(dict(result), indent=2))
