@@ -29,10 +29,10 @@ def ablation_parts(findings: Findings, single: dict[str, str]) -> list[Figure | 
     ]  # fmt: skip
 
 
-def _placed(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """With the texts of some columns together, which panels stand for, and the ends of bands within [−1, 1]."""
+def _placed(frame: pd.DataFrame, names: tuple[str, ...], least: float) -> pd.DataFrame:
+    """With the texts of some columns together, which panels stand for, and the ends of bands within [least, 1]."""
     place = [" · ".join(dict.fromkeys(filter(None, row))) for row in frame[list(names)].to_numpy()]
-    ends = {f"band_{end}": frame[end].astype(float).clip(-1, 1) for end in ("low", "high")}
+    ends = {f"band_{end}": frame[end].astype(float).clip(least, 1) for end in ("low", "high")}
     return frame.assign(place=place, **ends)
 
 
@@ -41,7 +41,7 @@ def _curves(findings: Findings, found: Ablations, single: dict[str, str]) -> Fig
     if found.curves.empty:
         return Missing(id, title, f"It {NOT_MADE} --order=smallest,largest,random.")
     rows = over_seeds(found.curves, "accuracy", ("order", "variant", "removed"), findings.records, findings.layout)
-    rows = _placed(rows, ("series", "panel", "variant"))
+    rows = _placed(rows, ("series", "panel", "variant"), 0)
     means = found.areas.groupby("order", sort=False)["area"].mean().sort_values(ascending=False)
     summary = "Mean accuracy along the curves: " + ", ".join(f"{name} {area:.1%}" for name, area in means.items()) + "."
     caption = (
@@ -83,7 +83,7 @@ def _deciles(findings: Findings, found: Ablations, single: dict[str, str]) -> Fi
     if found.deciles.empty:
         return Missing(id, title, f"It {NOT_MADE} --order=decile.")
     rows = over_seeds(found.deciles, "lost", ("decile", "variant"), findings.records, findings.layout)
-    rows = _placed(rows, ("panel", "variant"))
+    rows = _placed(rows, ("panel", "variant"), -1)
     means = found.deciles.groupby("decile")["lost"].mean()
     summary = f"On average {means.iloc[0]:.1%} without the smallest tenth and {means.iloc[-1]:.1%} without the largest."
     caption = f"Each tenth of the connections of every layer by |w| is removed by itself. {seeds_note(rows)}"

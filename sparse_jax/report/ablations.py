@@ -15,9 +15,9 @@ from sparse_jax.study.store import Store
 
 VARIANT = ("scope", "retrain_steps", "part", "which", "layers")  # how an experiment was made, beside what it is
 WORDS = {
-    "scope": lambda value: {"layer": "by layer", "global": "of all layers"}.get(value, ""),
-    "retrain_steps": lambda value: f"{value} steps after" if value else "",
-    "part": lambda value: f"on the {value} part",
+    "scope": lambda value: {"layer": "by layer", "global": "global"}.get(value, ""),
+    "retrain_steps": lambda value: f"+{value} steps" if value else "",
+    "part": lambda value: f"{value} part",
     "which": lambda value: f"{value} network",
     "layers": lambda value: f"of {value}" if value else "",
 }

@@ -22,6 +22,7 @@ from sparse_jax.study.ablations import CSV, add_experiments, area_of, name_of, r
 from sparse_jax.study.experiments import Chunk, conduct, make_lay_out, places_of
 from sparse_jax.study.finished import FinishedRun
 from sparse_jax.study.rows import SETTINGS
+from sparse_jax.study.store import open_store
 from sparse_jax.study.subjects import Subject, TrainedCohort, admit, cohorts_of
 from sparse_jax.study.summary import CONFIDENCE, make_console
 from sparse_jax.study.trained import read_group
@@ -50,6 +51,8 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
     left = {run.path: _missing(run, experiments, request) for run in runs}
     waiting = [run for run in runs if left[run.path]]
     skipped: Skipped = []
+    for root in dict.fromkeys(run.store.root for run in waiting):
+        open_store(root)
     if waiting:
         hardware = set_up(StudyConfig())
         cohorts, skipped = cohorts_of(waiting, make_reader(request.data_dir))
