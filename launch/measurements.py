@@ -32,6 +32,7 @@ from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of, settings_of
 from sparse_jax.study.resolve import timed as with_times
+from sparse_jax.study.sources import Lent
 from sparse_jax.topology.initial import random_masks
 from sparse_jax.topology.moves import drop, grow
 from sparse_jax.training.cohort import make_cohort, replicate, stack
@@ -98,9 +99,9 @@ def compiled_cohort(hardware: Any, config: Any, images: tuple, runs: int) -> tup
     x, y = images
     config = settings_of(config)
     problem = make_problem(config, DatasetInfo("random", x.shape[1:], 10, len(x), 0), (len(x), 0, 0))
-    connections = connections_of(config, problem)
+    connections = connections_of(config, problem, Lent())
     config, problem, _ = executed(with_times(config, problem, connections), problem, connections)
-    hyper = hyper_params(Run("run", config, problem, *connections))
+    hyper = hyper_params(Run("run", config, problem, *connections, Lent()))
     mesh, width = hardware.place(runs)
     fns = make_cohort(make_train(config, problem), hardware.layout, mesh)
     stacked = stack([hyper._replace(seed=np.uint32(seed)) for seed in range(runs)], width, mesh)

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from sparse_jax.analysis import effects as module
 from sparse_jax.analysis.comparison import paired
 from sparse_jax.analysis.crossing import Response, cross
-from sparse_jax.analysis.effects import contrasts, effects, moderated
+from sparse_jax.analysis.effects import Contrast, Effect, contrasts, effects, moderated
 from sparse_jax.analysis.rules import MOST, rules
 
 ACCURACY = Response("test accuracy", "points", 100, 0.005)
@@ -63,6 +63,18 @@ def test_an_effect_under_a_condition_is_told_with_both_sides():
     # nothing is said everywhere that holds on one side only, and the interaction is told from one of its sides
     assert all({other.contrast.factor, other.contrast.condition} == {"normalization", "activation"} for other in others)
     assert len({other.contrast.factor for other in [rule, *others]}) == 1
+
+
+def test_a_rule_begins_with_a_side_that_is_sure_and_needs_one():
+    crossed = study(none, quiet)
+    contrast = Contrast("method", "static", "set", "normalization", ("none",), ("zscore",))
+    here, sure, unsure = (np.array(v) for v in ([0.2, -0.05, 0.1, 0.3], [-0.2, -0.21, -0.19, -0.2], [-0.5, 0, -0.1, 0]))
+    one = Effect(contrast, here - sure, here, sure, (3, 3), 0.001, 1.0)
+    (rule,) = rules(crossed, [one], ACCURACY, 0.95)
+    assert rule.sentence.startswith("With normalization zscore, method set instead of static adds 20.0 points")
+    assert rule.sides[1].effect.low < 0 < rule.sides[1].effect.high
+    steady = np.array([0.4, 0.41, 0.39, 0.4])
+    assert rules(crossed, [one._replace(values=steady, there=unsure)], ACCURACY, 0.95) == []
 
 
 def test_a_reversal_is_told_first_and_displaces_the_rule_that_it_contradicts():

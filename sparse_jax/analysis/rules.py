@@ -56,17 +56,18 @@ def rules(crossed: Crossed, found: Sequence[Effect], response: Response, confide
     """The rules that are supported, the largest effect first.
 
     A contrast is supported if Holm's p over all contrasts is under 1 − confidence, if the interval of its mean over at
-    least three seeds, Student's, does not hold 0, and if it is no less than `response.least`. The contrasts are laid
-    down before a run is looked at, all of them are tested together, and those shown are chosen among the supported
-    ones only: so the chance that any is there by accident is under 1 − confidence, however they are chosen. What is
-    chosen as the largest of many is on average a little less large than it looks.
+    least three seeds, Student's, does not hold 0, nor that on one side at least of its condition, and if it is no less
+    than `response.least`. The contrasts are laid down before a run is looked at, all of them are tested together, and
+    those shown are chosen among the supported ones only: so the chance that any is there by accident is under
+    1 − confidence, however they are chosen. What is chosen as the largest of many is on average a little less large
+    than it looks.
 
     Of those supported a few are shown: of one factor, or of the same two, no more than two, which find fault with
     different values, and never the same interaction from both of its sides; conditions under which a rule reverses
     come first. A rule without a condition is left out where a supported reversal contradicts it, where a rule that is
     shown says the same of both sides, and where an interaction that is shown means that it may hold on one side only.
     """
-    supported = [_oriented(one) for one in found if is_supported(one, response, confidence)]
+    supported = [_oriented(one, confidence) for one in found if is_supported(one, response, confidence)]
     supported.sort(key=lambda one: (-_size(one), is_ordered(crossed.orders[one.contrast.factor])))
     divided = [one for one in supported if one.contrast.condition is not None]
     turning = [one for one in divided if _reverses(one, confidence)]
@@ -86,7 +87,9 @@ def is_supported(effect: Effect, response: Response, confidence: float) -> bool:
     values = known(effect.values)
     if effect.adjusted_p is None or effect.adjusted_p >= 1 - confidence or len(values) < LEAST_SEEDS:
         return False
-    return abs(np.mean(values)) >= response.least and _excludes_zero(t_interval(values, confidence))
+    if abs(np.mean(values)) < response.least or not _is_sure(effect.values, confidence):
+        return False
+    return any(_is_sure(side, confidence) for side in (effect.here, effect.there) if side is not None)
 
 
 def _excludes_zero(interval: Interval) -> bool:
@@ -98,10 +101,18 @@ def _size(effect: Effect) -> float:
     return round(abs(float(np.nanmean(effect.values))), 9)
 
 
-def _oriented(effect: Effect) -> Effect:
-    """The same with the larger side first, and the value that is better there."""
+def _is_sure(values: np.ndarray, confidence: float) -> bool:
+    return _excludes_zero(t_interval(known(values), confidence))
+
+
+def _oriented(effect: Effect, confidence: float) -> Effect:
+    """The same with the side first that is sure, or the larger one of two, and the value that is better there."""
     contrast = effect.contrast
-    if effect.there is not None and abs(np.nanmean(effect.there)) > abs(np.nanmean(effect.here)):
+    strengths = [
+        (_is_sure(side, confidence), abs(float(np.nanmean(side))))
+        for side in (effect.here, effect.there) if side is not None
+    ]  # fmt: skip
+    if max(strengths) != strengths[0]:
         contrast = contrast._replace(here=contrast.there, there=contrast.here)
         effect = effect._replace(
             values=-effect.values, here=effect.there, there=effect.here, pairs=effect.pairs[::-1], contrast=contrast
@@ -117,7 +128,7 @@ def _reverses(effect: Effect, confidence: float) -> bool:
     """Whether the signs are opposite on both sides, for sure."""
     if effect.there is None or effect.reversal_p is None or effect.reversal_p >= 1 - confidence:
         return False
-    return all(_excludes_zero(t_interval(known(side), confidence)) for side in (effect.here, effect.there))
+    return all(_is_sure(side, confidence) for side in (effect.here, effect.there))
 
 
 def _pair(effect: Effect) -> tuple[str, frozenset[str]]:

@@ -14,12 +14,12 @@ from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit, make_apply
 from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
-from sparse_jax.search.monitor import Monitor
 from sparse_jax.search.plan import Plan
 from sparse_jax.search.wann import Examples, Report, State, make_generation, shardings, start
 from sparse_jax.search.wann_files import load_state, opened, save_state, write_course
 from sparse_jax.search.wann_result import conclude
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
+from sparse_jax.study.meter import Meter
 from sparse_jax.study.provenance import commit, versions
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.cohort import make_mesh, replicate
@@ -81,11 +81,11 @@ def _searched(plan: Plan, hardware: Hardware, interrupt: Interrupt, workdir: Pat
     generation = make_generation(config, plan.places, hardware.layout, mesh)
     key, examples = replicate((key, examples), mesh)
     began, saved = time.monotonic() - (course["seconds"][-1] if made else 0), time.monotonic()
-    with Monitor(made, config.generations) as monitor:
+    with Meter(made, config.generations) as meter:
         for number in range(made + 1, config.generations + 1):
             state, report = generation(key, state, examples)
             _note(course, jax.device_get(report), time.monotonic() - began)
-            monitor.advance(_line(number, course))
+            meter.advance(_line(number, course))
             ends = interrupt.asked or number == config.generations
             if ends or time.monotonic() - saved >= host.checkpoint_seconds:
                 _save(workdir, state, course)

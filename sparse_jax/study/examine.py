@@ -2,7 +2,6 @@
 
 import functools
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sparse_jax.analysis.statistics import mean_interval
@@ -21,6 +19,7 @@ from sparse_jax.study.ablate import PARTS, Experiment, Request, layers_of, tell_
 from sparse_jax.study.ablations import CSV, add_experiments, area_of, name_of, read_experiments, write_csv
 from sparse_jax.study.experiments import Chunk, conduct, make_lay_out, places_of
 from sparse_jax.study.finished import FinishedRun
+from sparse_jax.study.meter import Meter
 from sparse_jax.study.rows import SETTINGS
 from sparse_jax.study.store import open_store
 from sparse_jax.study.subjects import Subject, TrainedCohort, admit, cohorts_of
@@ -56,11 +55,12 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
     if waiting:
         hardware = set_up(StudyConfig())
         cohorts, skipped = cohorts_of(waiting, make_reader(request.data_dir))
-        with _progress(sum(len(left[run.path]) for cohort in cohorts for run in cohort.runs)) as progress:
-            task = progress.task_ids[0]
+        total, made = sum(len(left[run.path]) for cohort in cohorts for run in cohort.runs), 0
+        with Meter(made, total) as meter:
             for cohort in cohorts:
                 for done in _examined(cohort, left, hardware, request, skipped):
-                    progress.update(task, advance=done, description=cohort.config.model)
+                    made += done
+                    meter.advance(f"{made:,} of {total:,} experiments: {cohort.config.model}", done)
     if skipped and all(_missing(run, experiments, request) == list(experiments) for run in runs):
         raise UserError(f"nothing is left to examine: {skipped[0][0]}: {skipped[0][1]}")
     tell_skipped(skipped)
@@ -77,15 +77,6 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
 def _missing(run: FinishedRun, experiments: Sequence[Experiment], request: Request) -> list[Experiment]:
     known = read_experiments(run.store, run.id, run.result)
     return [one for one in experiments if name_of(one.settings(request)) not in known]
-
-
-def _progress(total: int) -> Progress:
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("time left"),
-        TimeRemainingColumn(), console=make_console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    progress.add_task("compiling", total=total)
-    return progress
 
 
 def _examined(

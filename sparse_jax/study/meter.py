@@ -1,4 +1,4 @@
-"""What a user sees of a search: a bar with the time left, or now and then a line where there is no terminal."""
+"""What a user sees of long work: a bar with the time left, or now and then a line where there is no terminal."""
 
 import sys
 import time
@@ -11,11 +11,11 @@ from sparse_jax.study.summary import make_console
 EVERY = 15.0  # seconds between two lines
 
 
-class Monitor:
-    """The progress of a search in generations. A context manager."""
+class Meter:
+    """Progress in steps of equal size. A context manager."""
 
     def __init__(self, done: int, total: int) -> None:
-        """`done` of `total` generations are there already."""
+        """`done` of `total` steps are there already."""
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
             TextColumn("time left"), TimeRemainingColumn(),
@@ -31,9 +31,9 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def advance(self, line: str) -> None:
-        """One more generation, and what is to be said of it."""
-        self._progress.update(self._task, description=line, advance=1)
+    def advance(self, line: str, steps: int = 1) -> None:
+        """Some more steps, and what is to be said of them."""
+        self._progress.update(self._task, description=line, advance=steps)
         if self._progress.disable and time.monotonic() - self._told >= EVERY:
             print(line, file=sys.stderr, flush=True)
             self._told = time.monotonic()
