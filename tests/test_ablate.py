@@ -7,6 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from sparse_jax.data.catalog import make_reader
+from sparse_jax.study.evaluate import read_own
+from sparse_jax.study.finished import find_all
+from sparse_jax.study.subjects import cohorts_of
 from tests.program import rows, run
 
 NETWORK = ("--dataset=digits", "--train_size=300", "--hidden_sizes=24,12", "--batch_size=16", "--cpu_devices=2",
@@ -188,3 +192,16 @@ def test_no_run_and_no_finished_run(made, tmp_path):
     for path in tmp_path.glob("begun/runs/*/result.json"):
         path.unlink()
     assert "begun has no finished run yet" in one_line(ablate("begun", cwd=tmp_path))
+
+
+def test_scores_look_at_a_sample_of_the_training_part_and_other_parts_stay(made):
+    read = make_reader("~")
+    (cohort, _), skipped = cohorts_of(find_all(str(made / "study")), read)
+    assert skipped == []
+    own, train = read_own(cohort.runs[0], read), cohort.sizes[0]
+    assert (cohort.data.x[:train] != own.parts.x[:train]).any()
+    pairs = [sorted(zip(x[:train].reshape(train, -1).tolist(), y[:train].tolist(), strict=True))
+             for x, y in (cohort.data[:2], own.parts[:2])]  # fmt: skip
+    assert pairs[0] == pairs[1]
+    assert (cohort.data.x[train:] == own.parts.x[train:]).all()
+    assert (cohort.data.y[train:] == own.parts.y[train:]).all()

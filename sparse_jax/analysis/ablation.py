@@ -43,7 +43,7 @@ class AblationParts(NamedTuple):
 
 
 def make_ablation(config: RunConfig, problem: Problem, layers: tuple[str, ...], lanes: int) -> AblationParts:
-    """A parts for networks of a configuration, of which every kernel has a mask."""
+    """What is static, for networks of a configuration in which every kernel has a mask."""
     return AblationParts(make_parts(config, problem), make_train(config, problem), layers, lanes)
 
 
@@ -73,8 +73,8 @@ def _outcome(parts: AblationParts, hyper: HyperParams, data: Data, rows: Rows, s
     return tally(parts.run, *network, data, *rows)
 
 
-class Order(NamedTuple):
-    """An order of the connections of a network, in one list of all entries of all layers."""
+class Scored(NamedTuple):
+    """The connections of a network in an order, in one list of all entries of all layers."""
 
     bits: jax.Array  # uint32[n], the lowest goes first
     candidates: jax.Array  # bool[n], the connections that may go
@@ -83,7 +83,7 @@ class Order(NamedTuple):
 def scored(
     parts: AblationParts, names: tuple[str, ...], hyper: HyperParams, exact: tuple[jax.Array, jax.Array], data: Data,
     examples: jax.Array,
-) -> dict[str, Order]:  # fmt: skip
+) -> dict[str, Scored]:  # fmt: skip
     """Several orders by their names.
 
     Args:
@@ -99,7 +99,7 @@ def scored(
     for name in names:
         order = ORDERS[name]
         may = mask if order.candidates is None else mask & order.candidates(signals.weight)
-        found[name] = Order(ordered_bits(order.score(_key(hyper, name), signals)), may)
+        found[name] = Scored(ordered_bits(order.score(_key(hyper, name), signals)), may)
     return found
 
 

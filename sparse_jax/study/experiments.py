@@ -107,14 +107,14 @@ def _orders(chunk: Chunk, experiments: Sequence[Experiment]) -> Found:
         ]
 
 
-def _scored(chunk: Chunk, names: tuple[str, ...], exact: Any) -> dict[str, list[ablation.Order]]:
+def _scored(chunk: Chunk, names: tuple[str, ...], exact: Any) -> dict[str, list[ablation.Scored]]:
     """The orders of every network by their names, on the host."""
     found = chunk.compiled(2, ablation.scored, names)(chunk.hyper, exact, chunk.data, chunk.examples)
     host = jax.device_get(found)
     return {name: [lane_of(host[name], lane) for lane in range(len(chunk.subjects))] for name in names}
 
 
-def _ranked(chunk: Chunk, order: ablation.Order, scope: str) -> np.ndarray:
+def _ranked(chunk: Chunk, order: ablation.Scored, scope: str) -> np.ndarray:
     return ranks(scope, *order, _sizes(chunk))
 
 

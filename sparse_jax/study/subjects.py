@@ -27,6 +27,8 @@ from sparse_jax.training.problem import Problem, make_problem
 from sparse_jax.training.snapshot import Snapshot
 from sparse_jax.training.state import HyperParams
 
+MIXING_SEED = 0  # fixed: the same examples for all networks
+
 
 class TrainedCohort(NamedTuple):
     """The runs whose networks share their programs, and what these need."""
@@ -34,7 +36,7 @@ class TrainedCohort(NamedTuple):
     config: RunConfig
     problem: Problem  # every kernel has a mask
     runs: tuple[FinishedRun, ...]
-    data: Data  # on the host, the training part first
+    data: Data  # on the host; the training part comes first, mixed, so that its first examples are a sample of it
     sizes: tuple[int, int, int]  # examples for training, validation and test
 
     def rows(self, part: str) -> tuple[int, int]:
@@ -73,7 +75,9 @@ def _cohort(config: RunConfig, members: list[FinishedRun], read: Callable[[str],
     own = read_own(members[0], read)
     sizes = own.parts.train, own.parts.validation, own.parts.test
     problem = make_problem(config, own.info, sizes)
-    data = Data(own.parts.x, own.parts.y, own.normalization, levels_of(own.parts.x[: own.parts.train]))
+    mixed = np.random.default_rng(MIXING_SEED).permutation(own.parts.train)
+    order = np.concatenate([mixed, np.arange(own.parts.train, len(own.parts.y))])
+    data = Data(own.parts.x[order], own.parts.y[order], own.normalization, levels_of(own.parts.x[: own.parts.train]))
     return TrainedCohort(config, problem, tuple(members), data, sizes)
 
 
