@@ -34,30 +34,41 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from absl import flags as absl_flags
 
 from sparse_jax import flags
-from sparse_jax.config import ABLATION_EDITS, ABLATION_ORDERS, SHARED_WEIGHT, StudyConfig
+from sparse_jax.config import ABLATION_EDITS, ABLATION_ORDERS, SHARED_WEIGHT, AblationConfig, StudyConfig
+from sparse_jax.data.splits import PARTS
 from sparse_jax.errors import UserError
-from sparse_jax.study.ablate import NONE, PARTS, Request, ablate
+from sparse_jax.study.ablate import NOTHING, ablate
 
-_TENTHS = [f"{tenths / 10:g}" for tenths in range(11)]
-_SLOW = "leave_one_out"
+_DEFAULT = AblationConfig()
 
 FLAGS = absl_flags.FLAGS
-absl_flags.DEFINE_list(
-    "order", [name for name in ABLATION_ORDERS if name != _SLOW],
-    f"In which orders connections are removed: {', '.join(ABLATION_ORDERS)}, or {NONE}.",
+
+
+def _list(name: str, values: Sequence, help: str) -> None:
+    absl_flags.DEFINE_list(name, [f"{value:g}" if isinstance(value, float) else str(value) for value in values], help)
+
+
+_list("order", _DEFAULT.orders, f"How connections are removed: {', '.join(ABLATION_ORDERS)}, or {NOTHING}.")
+_list("edit", _DEFAULT.edits, f"How weights are changed: {', '.join((*ABLATION_EDITS, SHARED_WEIGHT))}, or {NOTHING}.")
+_list("fractions", _DEFAULT.fractions, "Shares of the connections that are removed, in [0, 1].")
+_list("scope", _DEFAULT.scopes, "Who is ranked together: the connections of a layer, or of all (global).")
+_list(
+    "retrain_steps", _DEFAULT.retrain_steps,
+    "Training steps after each change, as in 0,200; on the batches that the run began with.",
 )  # fmt: skip
-absl_flags.DEFINE_list(
-    "edit", [*ABLATION_EDITS, SHARED_WEIGHT],
-    f"How weights are changed: {', '.join((*ABLATION_EDITS, SHARED_WEIGHT))}, or {NONE}.",
-)  # fmt: skip
-absl_flags.DEFINE_list("fractions", _TENTHS, "Shares of the connections that are removed, in [0, 1].")
-absl_flags.DEFINE_list("scope", ["layer"], "Who is ranked together: the connections of a layer, or of all (global).")
-absl_flags.DEFINE_list("retrain_steps", ["0"], "Training steps after each change, as in 0,200.")
-absl_flags.DEFINE_float("retrain_rate", 0.1, "Learning rate of these steps, of the run's own; constant.", 0)
-absl_flags.DEFINE_enum("part", "test", PARTS, "The part of the data on which accuracy is measured.")
-absl_flags.DEFINE_enum("which", "final", ["final", "best"], "The network at the end, or of best validation accuracy.")
-absl_flags.DEFINE_integer("examples", 1000, "Training examples that gradient, activity and leave_one_out look at.", 1)
-absl_flags.DEFINE_string("layers", "", "Regular expression: the layers that lose connections; all unless given.")
+absl_flags.DEFINE_float(
+    "retrain_rate", _DEFAULT.retrain_rate, "Learning rate of these steps, of the run's own; constant.", 0
+)
+absl_flags.DEFINE_enum("part", _DEFAULT.part, PARTS, "The part of the data on which accuracy is measured.")
+absl_flags.DEFINE_enum(
+    "which", _DEFAULT.which, ["final", "best"], "The network at the end, or of best validation accuracy."
+)
+absl_flags.DEFINE_integer(
+    "examples", _DEFAULT.examples, "Training examples that gradient, activity and leave_one_out look at.", 1
+)
+absl_flags.DEFINE_string(
+    "layers", _DEFAULT.layers, "Regular expression: the layers that change, all unless given; shared_weight: all."
+)
 _DATA_DIR = flags.define_setting(StudyConfig, "data_dir")
 
 
@@ -72,8 +83,8 @@ def _numbers(name: str, kind: type) -> tuple:
 def main(argv: Sequence[str]) -> int:
     """Examine the runs that the command line names."""
     paths = flags.parse(argv, positional=True)
-    return ablate(paths, Request(
-        tuple(FLAGS.order), tuple(FLAGS.edit), _numbers("fractions", float), tuple(FLAGS.scope),
+    return ablate(paths, AblationConfig(
+        tuple(FLAGS.order), tuple(FLAGS.edit), tuple(q + 0.0 for q in _numbers("fractions", float)), tuple(FLAGS.scope),
         _numbers("retrain_steps", int), FLAGS.retrain_rate, FLAGS.part, FLAGS.which, FLAGS.examples, FLAGS.layers,
         _DATA_DIR.value[0],
     ))  # fmt: skip

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from measurements import Bench, Measurement, alternate, timed
 
-from sparse_jax.config import RunConfig
+from sparse_jax.config import AblationConfig, RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
 from sparse_jax.data.normalization import fit
-from sparse_jax.study.ablate import Experiment, Request, examined
+from sparse_jax.study.ablate import Experiment, examined
 from sparse_jax.study.experiments import conduct, make_lay_out
 from sparse_jax.study.resolve import settings_of
 from sparse_jax.study.subjects import Subject, TrainedCohort
@@ -36,8 +36,8 @@ def _against_loop(
     bench: Bench, name: str, shape: tuple[int, ...], hidden: tuple[int, ...], train: int, test: int
 ) -> Measurement:
     cohort, subjects = _networks(shape, hidden, train, test)
-    request = Request(ORDERS, (), FRACTIONS, ("layer",), (0,), 0.1, "test", "final", 1000, "", "")
-    chunk = make_lay_out(cohort, tuple(cohort.problem.kernels), bench.hardware, request)(subjects)
+    config = AblationConfig(ORDERS, (), FRACTIONS)
+    chunk = make_lay_out(cohort, tuple(cohort.problem.kernels), bench.hardware, config)(subjects)
     experiments = [Experiment("order", order, "layer", 0) for order in ORDERS]
     loop, rounds = _make_loop(cohort, subjects), 7 if test < 1000 else 2
 
@@ -75,7 +75,7 @@ def _networks(
             network=jax.tree.map(np.asarray, {"params": apply_masks(params, masks), "model_state": {}}),
             learning_rate=np.float32(0), weight_decay=np.float32(0),
         )  # fmt: skip
-        subjects.append(Subject(None, hyper))
+        subjects.append(Subject(None, hyper, False))
     return TrainedCohort(config, problem, (), data, (train, 0, test)), subjects
 
 

@@ -565,6 +565,23 @@ class StudyConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AblationConfig:
+    """What launch/ablate.py does to finished runs: every order in every scope, and every edit, with every training."""
+
+    orders: tuple[str, ...] = ABLATION_ORDERS[:-1]  # leave_one_out is for small networks
+    edits: tuple[str, ...] = (*ABLATION_EDITS, SHARED_WEIGHT)
+    fractions: tuple[float, ...] = tuple(tenths / 10 for tenths in range(11))
+    scopes: tuple[str, ...] = ("layer",)
+    retrain_steps: tuple[int, ...] = (0,)
+    retrain_rate: float = 0.1  # of the run's own learning rate
+    part: str = "test"
+    which: str = "final"
+    examples: int = 1000  # of the training part, that scores are measured on
+    layers: str = ""  # regular expression; "" for all
+    data_dir: str = StudyConfig.data_dir
+
+
+@dataclasses.dataclass(frozen=True)
 class WannConfig:
     """One search for weight agnostic networks: what determines it beside its data."""
 

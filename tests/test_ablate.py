@@ -1,16 +1,22 @@
 """launch/ablate.py as users run it: on studies with all kinds of networks, again, on more, and on what is no good."""
 
 import csv
+import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
+from sparse_jax.config import AblationConfig
 from sparse_jax.data.catalog import make_reader
+from sparse_jax.study.ablate import check
+from sparse_jax.study.ablations import name_of
 from sparse_jax.study.evaluate import read_own
 from sparse_jax.study.finished import find_all
-from sparse_jax.study.subjects import cohorts_of
+from sparse_jax.study.subjects import admit, cohorts_of
+from sparse_jax.study.trained import load, read_group
 from tests.program import rows, run
 
 NETWORK = ("--dataset=digits", "--train_size=300", "--hidden_sizes=24,12", "--batch_size=16", "--cpu_devices=2",
@@ -67,8 +73,14 @@ def test_the_whole_network_scores_what_its_result_says_and_nothing_is_done_twice
             masks = np.load(world / name / "runs" / run_id / "masks.npz") if "-set-" in run_id else None
             everything = [row for row in found if row["run_id"] == run_id and row["to"] == "1.0"]
             assert masks is None or all(row["removed"] == row["connections"] for row in everything)
-    files = {path: path.read_bytes() for path in world.glob("*/runs/*/ablations.json")}
+    files = list(world.glob("*/runs/*/ablations.json"))
     assert len(files) == 6
+    files[0].write_text(re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.123', files[0].read_text(), count=1))
+    files = {path: path.read_bytes() for path in files}  # what is there is not made again
+    assert ablate("study", "sparse", *FEW, cwd=world).returncode == 0
+    assert {path: path.read_bytes() for path in files} == files
+    assert sum(row["accuracy"] == "0.123" for name in ("study", "sparse") for row in table(world / name)) == 1
+    done = ablate("study", "sparse", *FEW, cwd=world)
     before = (world / "study" / "ablation.csv").read_bytes()
     again = ablate("study", "sparse", *FEW, cwd=world)
     assert again.stdout == done.stdout
@@ -171,7 +183,11 @@ BAD = {
     "--fractions=0,x": "--fractions=0,x: numbers, separated by commas",
     "--fractions=0.5,0.5": "--fractions names a value twice",
     "--scope=network": "unknown scope 'network'",
-    "--retrain_steps=-1": "--retrain_steps=-1 is less than 0",
+    "--retrain_steps=-1": "--retrain_steps=-1 is outside [0, 2147483647]",
+    "--retrain_steps=99999999999": "--retrain_steps=99999999999 is outside [0, 2147483647]",
+    "--retrain_rate=nan": "--retrain_rate=nan is no factor",
+    "--scope=layer,layer": "--scope names a value twice",
+    "--order=none,smallest": "--order=none,smallest: none stands alone",
     "--retrain_steps=1.5": "--retrain_steps=1.5: whole numbers, separated by commas",
     "--layers=conv": "--layers='conv' matches no layer. Layers: dense_0, dense_1, output",
     "--layers=(": "--layers='(' is not a regular expression",
@@ -205,3 +221,84 @@ def test_scores_look_at_a_sample_of_the_training_part_and_other_parts_stay(made)
     assert pairs[0] == pairs[1]
     assert (cohort.data.x[train:] == own.parts.x[train:]).all()
     assert (cohort.data.y[train:] == own.parts.y[train:]).all()
+
+
+def test_the_best_network_and_other_parts_score_what_the_results_say(world):
+    """Where the best network is not the last one: of a long training at a high rate."""
+    study = (*NETWORK[:5], "--epochs=8", "--learning_rate=0.4", "--method=set", "--num_seeds=4", "--workdir=wild")
+    assert run(*study, cwd=world).returncode == 0
+    columns = {("final", "test"): "test_accuracy", ("final", "validation"): "val_accuracy",
+               ("final", "train"): "train_accuracy", ("best", "test"): "test_accuracy_at_best_val",
+               ("best", "validation"): "best_val_accuracy"}  # fmt: skip
+    for which, part in columns:
+        flags = ("--order=none", "--edit=unchanged", f"--which={which}", f"--part={part}")
+        assert ablate("wild", *flags, cwd=world).returncode == 0
+    results = {row["run_id"]: row for row in rows(world / "wild")}
+    found = table(world / "wild")
+    assert len(found) == 5 * len(results)
+    for row in found:
+        assert row["accuracy"] == results[row["run_id"]][columns[row["which"], row["part"]]]
+    assert any(row["test_accuracy"] != row["test_accuracy_at_best_val"] for row in results.values())
+
+
+def test_a_network_is_admitted_with_its_rates_and_without_weights_off_its_masks(world):
+    study = (*NETWORK, "--method=top_kast", "--weight_decay=0.01", "--workdir=kast", "--init_fan=active")
+    assert run(*study, cwd=world).returncode == 0
+    ((cohort,), _) = cohorts_of(find_all(str(world / "kast")), make_reader("~"))
+    subject = admit(cohort, cohort.runs[0], "final", 0.25, read_group)
+    assert subject.hyper.learning_rate == np.float32(0.25 * 0.1)
+    assert subject.hyper.weight_decay == np.float32(0.01)
+    assert subject.active_fan
+    for name, mask in subject.hyper.masks.items():
+        assert (subject.weights(name)[~mask] == 0).all()
+        assert (np.asarray(load(cohort.runs[0], "final").masks[name]) == mask).all()
+
+
+def test_runs_that_diverged_are_skipped_and_other_data_make_another_cohort(made):
+    runs, read = find_all(str(made / "study")), make_reader("~")
+    lost = runs[0]._replace(result=runs[0].result | {"status": "diverged"})
+    cohorts, skipped = cohorts_of([lost, *runs[1:]], read)
+    assert skipped == [(lost.path, "it diverged")]
+    assert sum(len(cohort.runs) for cohort in cohorts) == len(runs) - 1
+    other = runs[0]._replace(data={"digits": "another"})
+    ((name, reason),) = cohorts_of([other], read)[1]
+    assert name == other.path
+    assert "restore that one" in reason
+    assert len(cohorts_of([other, *runs], read)[0]) == len(cohorts_of(runs, read)[0])
+
+
+def test_what_tells_experiments_apart():
+    usual, names = AblationConfig(), []
+    for changed in ({}, {"examples": 5}, {"fractions": (0.0, 1.0)}, {"part": "train"}, {"which": "best"},
+                    {"layers": "output"}):  # fmt: skip
+        config = dataclasses.replace(usual, **changed)
+        names.append([name_of(one.settings(config)) for one in check(config)])
+    assert len(set(names[0])) == len(names[0]) == 8 + 6 + 1
+    differ = [sum(a != b for a, b in zip(names[0], other, strict=True)) for other in names[1:]]
+    assert differ == [2, 7, 15, 15, 14]  # gradient and activity; all but the deciles; all; all; all but shared weights
+    turned = dataclasses.replace(usual, fractions=tuple(reversed(usual.fractions)))
+    assert [name_of(one.settings(turned)) for one in check(turned)] == names[0]
+
+
+def test_the_report_of_experiments_that_overlap(world):
+    """The same order with other fractions, the same edit with another rate: two ways, not two seeds."""
+    some = next(iter(find_all(str(world / "study")))).path
+    for more in (("--order=smallest,random", "--edit=unchanged"), ("--order=smallest", "--fractions=0,0.1"),
+                 ("--order=none", "--edit=signs_shuffled", "--retrain_steps=3"),
+                 ("--order=none", "--edit=signs_shuffled", "--retrain_steps=3", "--retrain_rate=0.5")):  # fmt: skip
+        assert ablate(some, *more, *(() if "--edit" in " ".join(more) else ("--edit=none",)), cwd=world).returncode == 0
+    done = run("study", cwd=world, program="report.py")
+    assert done.returncode == 0, done.stderr
+    with (world / "study" / "report" / "tables" / "ablation-areas.csv").open() as file:
+        areas = list(csv.DictReader(file))
+    assert {row["seeds"] for row in areas} == {"1"}
+    assert len([row for row in areas if row["order"] == "smallest"]) == 2
+    one = next(row for row in table(world / "study") if row["name"] == "smallest" and row["area"])
+    assert any(float(row["area"]) == pytest.approx(float(one["area"])) for row in areas)
+
+
+def test_asked_for_what_cannot_be_done_is_an_error_though_other_things_are_known(world):
+    assert ablate("sparse", *FEW, cwd=world).returncode == 0
+    shutil.rmtree(world / "sparse" / "checkpoints")
+    assert "nothing is left to examine: the checkpoint" in one_line(ablate("sparse", "--order=largest", cwd=world))
+    assert ablate("sparse", *FEW, cwd=world).returncode == 0

@@ -8,17 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from sparse_jax.analysis import ablation
 from sparse_jax.analysis.importance import ranks, shuffled
-from sparse_jax.config import SHARED_WEIGHTS, RunConfig
-from sparse_jax.study.ablate import Experiment, Request, examined
+from sparse_jax.config import SHARED_WEIGHTS, AblationConfig, RunConfig
+from sparse_jax.study.ablate import Experiment, examined
 from sparse_jax.study.experiments import conduct, make_lay_out
 from sparse_jax.study.resolve import settings_of
 from sparse_jax.study.subjects import Subject, TrainedCohort
-from sparse_jax.topology.masks import apply_masks, select
+from sparse_jax.topology.birth import fan_scale
+from sparse_jax.topology.masks import apply_masks, put, select
+from sparse_jax.training import evaluation
 from sparse_jax.training.hardware import Hardware
-from sparse_jax.training.parts import make_parts, predict
+from sparse_jax.training.parts import (
+    ABLATION,
+    AUGMENT,
+    BIRTH,
+    DROPOUT,
+    FRESH,
+    ORDER,
+    PARAMS,
+    TOPOLOGY,
+    UPDATE,
+    WALK,
+    initial_variables,
+    make_parts,
+    predict,
+    weights_key,
+)
 from sparse_jax.training.problem import make_problem
 from sparse_jax.training.signals import loss_gradients, mean_inputs
 from sparse_jax.training.train import make_train
@@ -46,7 +64,7 @@ def make_subject(model="mlp", activation=None, seed=0, sparsity=0.6, **changes):
     network = {"params": apply_masks(state.params, masks), "model_state": state.model_state}
     hyper = hyper._replace(start={}, counts={}, rates={}, masks=masks, network=jax.tree.map(np.asarray, network))
     cohort = TrainedCohort(config, problem, (), jax.device_get(data), SIZES)
-    return Subject(None, hyper), cohort
+    return Subject(None, hyper, False), cohort
 
 
 def make_apparatus(cohort, lanes=1, layers=None):
@@ -59,10 +77,11 @@ def logits_of(cohort, subject, x):
     return predict(parts, network["params"], network["model_state"], parts.normalize(cohort.data.normalization, x))
 
 
-def make_chunk(subjects, cohort, orders=(), edits=(), fractions=FRACTIONS, steps=(0,), layout="map", **changes):
-    request = Request(orders, edits, fractions, ("layer",), steps, 0.1, "test", "final", 20, "", "")
-    hardware = Hardware(tuple(jax.devices()[:2]), layout, 4)
-    return make_lay_out(cohort, tuple(cohort.problem.kernels), hardware, request._replace(**changes))(subjects)
+def make_chunk(subjects, cohort, fractions=FRACTIONS, layout="map", **changes):
+    config = AblationConfig(fractions=fractions, **{"examples": 20} | changes)
+    return make_lay_out(cohort, tuple(cohort.problem.kernels), Hardware(tuple(jax.devices()[:2]), layout, 4), config)(
+        subjects
+    )
 
 
 def points_of(chunk, experiment):
@@ -155,7 +174,8 @@ def test_leave_one_out_is_every_connection_left_out_once():
 
 
 @pytest.mark.parametrize("model", SOME_MODELS)
-def test_gradients_are_those_of_the_mean_loss(model):
+def test_gradients_are_those_of_the_mean_loss(model, monkeypatch):
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 7)
     subject, cohort = make_subject(model)
     parts, params = make_parts(cohort.config, cohort.problem), subject.hyper.network["params"]
     found = jax.jit(lambda *args: loss_gradients(parts, *args))(
@@ -171,8 +191,9 @@ def test_gradients_are_those_of_the_mean_loss(model):
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_mean_inputs_by_hand():
+def test_mean_inputs_by_hand(monkeypatch):
     """Of every layer of an MLP, of the taps of a convolution, and over the steps of a recurrent layer."""
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 7)
     subject, cohort = make_subject()
     parts = make_parts(cohort.config, cohort.problem)
     params, scale = subject.hyper.network["params"], cohort.data.normalization
@@ -233,6 +254,8 @@ def test_the_vote_of_all_shared_weights(activation):
     ensemble = [min(one for one in of if of[one] == max(of.values())) for of in votes]  # of equal votes the lower class
     assert record["vote_accuracy"] == np.mean(np.array(ensemble) == y)
     assert [point["accuracy"] for point in record["points"]] == [np.mean(one.argmax(-1) == y) for one in each]
+    losses = [optax.softmax_cross_entropy_with_integer_labels(one, y).mean() for one in each]
+    np.testing.assert_allclose([point["loss"] for point in record["points"]], losses, rtol=1e-5)
 
 
 # --- edits and retraining -------------------------------------------------------------------------------
@@ -246,7 +269,11 @@ def test_edits_keep_what_they_say(monkeypatch):
     sizes = [mask.size for mask in subject.hyper.masks.values()]
     bits = np.random.default_rng(0).integers(0, 2**32, mask.size, np.uint32)
     source, edited = shuffled(ranks("layer", bits, mask, sizes), mask, sizes), ablation.edited
-    found = edited(make_apparatus(cohort), names, subject.hyper, source, cohort.data, ROWS, None)
+    of_run = subject.hyper, source, jnp.bool_(False)
+    found = edited(make_apparatus(cohort), names, *of_run, cohort.data, ROWS, None)
+    parts = make_parts(cohort.config, cohort.problem)
+    own, _ = initial_variables(parts, weights_key(cohort.config, subject.hyper), cohort.data, {})
+    scaled = edited(make_apparatus(cohort), names, *of_run[:2], jnp.bool_(True), cohort.data, ROWS, None)
     moved = 0
     for name, of_layer in subject.hyper.masks.items():
         kernels, weight = found[name.removesuffix("/kernel")]["kernel"], subject.weights(name)[of_layer]
@@ -257,7 +284,11 @@ def test_edits_keep_what_they_say(monkeypatch):
         assert ((of["magnitudes_shuffled"] < 0) == (weight < 0))[weight != 0].all()
         assert (abs(of["signs_shuffled"]) == abs(weight)).all()
         assert (of["signs_shuffled"] < 0).sum() == (weight < 0).sum()
-        assert not set(of["reinitialised"]) & set(weight)
+        fresh, layer = of["reinitialised"], name.removesuffix("/kernel")
+        assert not set(fresh) & set(weight)
+        assert not set(fresh) & set(np.asarray(own[layer]["kernel"])[of_layer])
+        scale = np.asarray(fan_scale(jnp.asarray(of_layer), True))[of_layer]
+        np.testing.assert_allclose(np.asarray(scaled[layer]["kernel"][4])[of_layer], scale * fresh, rtol=1e-5)
         moved += (of["weights_shuffled"] != weight).sum()
     assert moved > 10
 
@@ -282,6 +313,72 @@ def test_retraining_is_training_with_the_masks_that_are_left():
     assert all((np.asarray(kernel)[~masks[name]] == 0).all() for name, kernel in select(state.params, masks).items())
     expected = fns.evaluate(*state.evaluated, data, *ROWS)
     assert again["loss"] == pytest.approx(float(expected.loss), rel=1e-5)
+
+
+def test_edits_are_retrained_as_orders_are():
+    subject, cohort = make_subject()
+    chunk = make_chunk([subject], cohort)
+    found = {one.steps: records[0]["points"][0]["loss"] for one, records in
+             conduct(chunk, [Experiment("edit", "unchanged", None, steps) for steps in (0, 5)])}  # fmt: skip
+    expected = [points_of(chunk, Experiment("order", "smallest", "layer", steps))[0][0]["loss"] for steps in (0, 5)]
+    assert [found[0], found[5]] == pytest.approx(expected, rel=1e-5)
+    assert found[0] != found[5]
+
+
+def test_training_that_diverged_has_no_accuracy():
+    subject, cohort = make_subject()
+    wild = subject._replace(hyper=subject.hyper._replace(learning_rate=np.float32(1e30)))
+    (points,) = points_of(make_chunk([wild], cohort), Experiment("order", "smallest", "layer", 5))
+    assert (points[0]["accuracy"], points[0]["loss"]) == (None, None)
+    assert points[-1]["removed"] > 0
+
+
+def test_the_one_connection_that_goes_is_the_one_worth_least_and_correlations_are_by_layer():
+    subject, cohort = make_subject(sparsity=0.8)
+    masks = subject.hyper.masks
+    count = sum(int(mask.sum()) for mask in masks.values())
+    chunk = make_chunk([subject], cohort, fractions=(1 / count,), examples=20)
+    ((_, (record,)),) = conduct(chunk, [Experiment("order", "leave_one_out", "global", 0)])
+    mask, sizes = np.concatenate([m.ravel() for m in masks.values()]), [m.size for m in masks.values()]
+    weight = np.concatenate([subject.weights(name).ravel() for name in masks])
+    exact = {}
+    for examples in (5, 20):
+        of = jax.jit(lambda *args: ablation.leave_one_out(make_apparatus(cohort), *args))
+        exact[examples] = np.asarray(
+            of(subject.hyper, np.flatnonzero(mask).astype(np.int32), cohort.data, jnp.int32(examples))
+        )
+    least = np.flatnonzero(mask)[exact[20].argmin()]
+    kernels, ends = {}, np.cumsum([0, *sizes])
+    for i, name in enumerate(masks):
+        part = weight[ends[i] : ends[i + 1]].copy()
+        part[[least - ends[i]] if ends[i] <= least < ends[i + 1] else []] = 0
+        kernels[name] = part.reshape(masks[name].shape)
+    network = subject.hyper.network | {"params": put(subject.hyper.network["params"], kernels)}
+    left = subject._replace(hyper=subject.hyper._replace(network=network))
+    x, y = cohort.data.x[slice(*TEST)], cohort.data.y[slice(*TEST)]
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits_of(cohort, left, x), y).mean()
+    assert record["points"][0]["removed"] == 1
+    assert record["points"][0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    layer = np.repeat(np.arange(len(sizes)), sizes)[mask]
+    for i, name in enumerate(masks):
+        expected = stats.spearmanr(np.abs(weight[mask][layer == i]), exact[20][layer == i]).statistic
+        assert record["correlations"][name]["smallest"] == pytest.approx(expected, abs=0.02)
+    few = make_chunk([subject], cohort, fractions=(1 / count,), examples=5)
+    ((_, (other,)),) = conduct(few, [Experiment("order", "leave_one_out", "global", 0)])
+    assert other["correlations"] != record["correlations"]
+
+
+def test_seeds_and_purposes_have_keys_of_their_own():
+    parts, drawn = None, []
+    for seed in range(2):
+        subject, cohort = make_subject(seed=seed)
+        parts = make_apparatus(cohort)
+        empty = jnp.zeros(0, jnp.int32), jnp.zeros(0)
+        orders = ablation.scored(parts, ("random", "positive"), subject.hyper, empty, cohort.data, EXAMPLES)
+        drawn += [order.bits.tolist() for order in orders.values()]
+        drawn.append(ablation.at_random(parts, subject.hyper, cohort.data).bits.tolist())
+    assert all(one != other for i, one in enumerate(drawn) for other in drawn[:i])
+    assert ABLATION not in (PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH)
 
 
 # --- many networks at once ------------------------------------------------------------------------------

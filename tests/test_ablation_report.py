@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sparse_jax.config import AblationConfig
 from sparse_jax.report.ablation_parts import ablation_parts, ablation_sentence
 from sparse_jax.report.ablations import less, over_seeds, plain_areas, read_ablations
 from sparse_jax.report.exhibits import Figure, Missing, find
@@ -16,7 +17,8 @@ from sparse_jax.study.ablations import add_experiments
 from sparse_jax.study.store import open_store
 from tests.report_store import write_study
 
-PLAIN = {"scope": "layer", "retrain_steps": 0, "part": "test", "which": "final", "layers": ""}
+PLAIN = {"scope": "layer", "retrain_steps": 0, "part": "test", "which": "final", "layers": "", "examples": None,
+         "retrain_rate": None, "fractions": list(AblationConfig().fractions)}  # fmt: skip
 KEEPS = {"smallest": 0.9, "random": 0.5, "largest": 0.2}  # of the accuracy, with half of the connections gone
 
 
@@ -33,7 +35,8 @@ def experiments(activation, seed):
                   for q, a in zip((0.0, 0.5, 1.0), accuracies, strict=True)]  # fmt: skip
         yield {"settings": settings("order", name), "connections": 9, "points": points}
     retrained = [{"from": 0.0, "to": q, "removed": 1, "accuracy": 0.9, "loss": 1.0} for q in (0.0, 1.0)]
-    yield {"settings": settings("order", "smallest", retrain_steps=9), "connections": 9, "points": retrained}
+    again = settings("order", "smallest", retrain_steps=9, retrain_rate=0.1)
+    yield {"settings": again, "connections": 9, "points": retrained}
     tenths = [{"from": 0.0, "to": 0.0, "accuracy": 0.9}]
     tenths += [{"from": i / 10, "to": (i + 1) / 10, "accuracy": 0.9 - i / 100} for i in range(10)]
     yield {"settings": settings("order", "decile"), "connections": 9, "points": tenths}
@@ -43,7 +46,7 @@ def experiments(activation, seed):
     yield {"settings": settings("shared_weight", "shared_weight"), "connections": 9, "points": shared,
            "vote_accuracy": 0.5}  # fmt: skip
     correlations = {"all": {"smallest": 0.5 + more, "gradient": None}}
-    yield {"settings": settings("order", "leave_one_out"), "connections": 9, "points": retrained,
+    yield {"settings": settings("order", "leave_one_out", examples=1000), "connections": 9, "points": retrained,
            "correlations": correlations}  # fmt: skip
 
 
@@ -84,6 +87,11 @@ def test_every_part_is_there_and_says_what_was_measured(study):
     assert shared[["-1", "1", "mean", "best", "vote"]].iloc[0].tolist() == pytest.approx([0.2, 0.4, 0.3, 0.4, 0.5])
     rho = parts["importance"].frame
     assert set(rho["score"]) == {"smallest"}
+    assert set(rho["where"]) == {"all layers"}
+    assert parts["ablation-deciles"].summary.startswith("On average 0.0% without the smallest tenth and 9.0% without")
+    assert parts["ablation-curves"].data["band_high"].max() <= 1
+    assert "variant" not in parts["ablation-edits"].frame
+    assert set(areas["variant"]) == {"", "+9 steps"}
     assert sorted(rho["ρ"].round(6).unique()) == [0.51, 0.61]
 
 

@@ -3,6 +3,7 @@
 A trained network is given as the `HyperParams` of a run that begins with it: its masks, its parameters, its seed.
 """
 
+import dataclasses
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,11 +20,13 @@ from sparse_jax.search.shared_weight import vote
 from sparse_jax.topology.masks import Masks, Weights, apply_masks, connections, put, select
 from sparse_jax.topology.selection import ordered_bits
 from sparse_jax.training.evaluation import added, batches, rows_of_batch, tally
-from sparse_jax.training.parts import ABLATION, Parts, initial_variables, make_parts, predict
+from sparse_jax.training.parts import ABLATION, Parts, counting_active, initial_variables, make_parts, predict
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.signals import loss_gradients, mean_inputs
 from sparse_jax.training.state import HyperParams, Tally, TrainFns
 from sparse_jax.training.train import make_train
+
+COMPARED = ("leave_one_out", "smallest", "gradient", "activity")  # orders whose scores are correlated
 
 Rows = tuple[jax.Array, jax.Array]  # int32[] each: [start, stop) of the data
 
@@ -64,7 +67,10 @@ def _map(parts: AblationParts, function: Callable[[Any], Any], over: Any) -> Any
 
 
 def _outcome(parts: AblationParts, hyper: HyperParams, data: Data, rows: Rows, steps: jax.Array | None) -> Tally:
-    """Loss and hits of the network of `hyper` with its masks, after so many steps of training; None: as it is."""
+    """Loss and hits of the network of `hyper` with its masks, after so many steps of training; None: as it is.
+
+    Training begins at step 0 of the run, and sees the batches that the run began with.
+    """
     network = apply_masks(hyper.network["params"], hyper.masks), hyper.network["model_state"]
     if steps is not None:
         counts = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in hyper.masks.items()}
@@ -101,6 +107,12 @@ def scored(
         may = mask if order.candidates is None else mask & order.candidates(signals.weight)
         found[name] = Scored(ordered_bits(order.score(_key(hyper, name), signals)), may)
     return found
+
+
+def at_random(parts: AblationParts, hyper: HyperParams, data: Data) -> Scored:
+    """An order at random by which edits shuffle; it is that of no experiment."""
+    mask = listed(hyper.masks, parts.shapes)
+    return Scored(jax.random.bits(_key(hyper, "shuffled"), mask.shape, jnp.uint32), mask)
 
 
 def curve(
@@ -171,9 +183,6 @@ def leave_one_out(
     return _map(parts, loss, places) - loss(whole.size)
 
 
-COMPARED = ("leave_one_out", "smallest", "gradient", "activity")
-
-
 def compared(
     parts: AblationParts, hyper: HyperParams, places: jax.Array, data: Data, examples: jax.Array
 ) -> dict[str, jax.Array]:
@@ -186,14 +195,15 @@ def compared(
 
 
 def edited(
-    parts: AblationParts, names: tuple[str, ...], hyper: HyperParams, source: jax.Array, data: Data, rows: Rows,
-    steps: jax.Array | None,
+    parts: AblationParts, names: tuple[str, ...], hyper: HyperParams, source: jax.Array, active_fan: jax.Array,
+    data: Data, rows: Rows, steps: jax.Array | None,
 ) -> Tally:  # fmt: skip
     """What is left after each of several edits of all weights of the layers.
 
     Args:
       parts, names: static.
       source: int32[n], a permutation of the connections of each layer (`importance.shuffled`).
+      active_fan: bool[], whether the initialiser of the run counted active connections only.
 
     Other arguments as of `curve`.
 
@@ -201,7 +211,10 @@ def edited(
       with a leading axis of edits.
     """
     weights = _weights(parts, hyper)
-    fresh = select(initial_variables(parts.run, _key(hyper, "reinitialised"), data, {})[0], parts.layers)
+    drawn = select(initial_variables(parts.run, _key(hyper, "reinitialised"), data, {})[0], parts.layers)
+    counting = dataclasses.replace(parts.run.config, init_fan="active")
+    scaled = counting_active(counting, drawn, {layer: hyper.masks[layer] for layer in parts.layers}, {})
+    fresh = {layer: jnp.where(active_fan, scaled[layer], drawn[layer]) for layer in parts.layers}
     shuffled = split(listed(weights, parts.shapes)[source], parts.shapes)
     given = {one: Given(weights[one], hyper.masks[one], shuffled[one], fresh[one]) for one in parts.layers}
     changed = [{layer: EDITS[name](of_layer) for layer, of_layer in given.items()} for name in names]

@@ -26,15 +26,15 @@ def area(fractions: Sequence[float], accuracies: Sequence[float]) -> float | Non
     return float(np.trapezoid(a, q) / (q[-1] - q[0]))
 
 
-def decile_losses(points: Sequence[Mapping[str, float]]) -> list[float]:
-    """By how much accuracy falls without each decile of the connections, the smallest first.
+def decile_losses(points: Sequence[Mapping[str, float | None]]) -> list[float | None]:
+    """By how much accuracy falls without each decile of the connections, the smallest first; None where unknown.
 
     Args:
-      points: with `from`, `to` and `accuracy`; the first is of the whole network.
+      points: with `from`, `to` and `accuracy`; one of them is of the whole network.
     """
     before = next(point["accuracy"] for point in points if point["from"] == point["to"])
     parts = sorted((point for point in points if point["from"] < point["to"]), key=lambda point: point["from"])
-    return [before - point["accuracy"] for point in parts]
+    return [None if None in (before, point["accuracy"]) else before - point["accuracy"] for point in parts]
 
 
 def cuts_of(name: str, fractions: Sequence[float]) -> list[tuple[float, float]]:

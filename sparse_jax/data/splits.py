@@ -8,6 +8,7 @@ import numpy as np
 from sparse_jax.data.arrays import Arrays, DatasetInfo, info_of
 from sparse_jax.errors import UserError
 
+PARTS = ("train", "validation", "test")  # in the order of `Splits`
 _SEED = 0
 _TRAIN, _VALIDATION, _TEST = range(3)  # salts
 _ROWS = 4096  # examples are copied so many at a time

@@ -42,8 +42,10 @@ def _curves(findings: Findings, found: Ablations, single: dict[str, str]) -> Fig
         return Missing(id, title, f"It {NOT_MADE} --order=smallest,largest,random.")
     rows = over_seeds(found.curves, "accuracy", ("order", "variant", "removed"), findings.records, findings.layout)
     rows = _placed(rows, ("series", "panel", "variant"), 0)
-    means = found.areas.groupby("order", sort=False)["area"].mean().sort_values(ascending=False)
-    summary = "Mean accuracy along the curves: " + ", ".join(f"{name} {area:.1%}" for name, area in means.items()) + "."
+    usual = {name: plain_areas(found, name) for name in rows["order"].unique()}
+    means = {name: areas.mean() for name, areas in usual.items() if len(areas)}
+    told = ", ".join(f"{name} {means[name]:.1%}" for name in sorted(means, key=means.get, reverse=True))
+    summary = f"Mean accuracy along the curves: {told}." if told else f"{len(usual)} orders."
     caption = (
         "Connections are removed in an order, the first of it first, without further training unless it is said. Of "
         f"positive and negative the share is that of their sign. {seeds_note(rows)}"
@@ -85,8 +87,13 @@ def _deciles(findings: Findings, found: Ablations, single: dict[str, str]) -> Fi
     rows = over_seeds(found.deciles, "lost", ("decile", "variant"), findings.records, findings.layout)
     rows = _placed(rows, ("panel", "variant"), -1)
     means = found.deciles.groupby("decile")["lost"].mean()
-    summary = f"On average {means.iloc[0]:.1%} without the smallest tenth and {means.iloc[-1]:.1%} without the largest."
-    caption = f"Each tenth of the connections of every layer by |w| is removed by itself. {seeds_note(rows)}"
+    over = "" if rows["variant"].nunique() == 1 else " over all ways of removing it"
+    ends = f"{means.iloc[0]:.1%} without the smallest tenth and {means.iloc[-1]:.1%} without the largest"
+    summary = f"On average{over} {ends}."
+    caption = (
+        "Each tenth of the connections by |w|, of every layer unless it is said otherwise, is removed by itself. "
+        f"{seeds_note(rows)}"
+    )
     draw = partial(ablation_figures.deciles, layout=findings.layout)
     return figure(id, title, caption, summary, rows, draw, single)
 
@@ -104,7 +111,8 @@ def _edits(findings: Findings, found: Ablations) -> Table | Missing:
     columns = [*_told(layout, rows), "edit", *names, "seeds"]
     caption = (
         "All weights are changed at once, within their layers: magnitudes or signs or both shuffled among the "
-        "connections, every magnitude that of the layer's mean, or all as before training. 95% intervals over seeds."
+        "connections, every magnitude that of the layer's mean, or all drawn anew as before training. 95% intervals "
+        "over seeds."
     )
     formats = dict.fromkeys(names.values(), ".2%") | {"seeds": "d"}
     return Table(id, title, caption, both[columns].rename(columns=names | labels(list(layout.varied))), formats)
@@ -129,13 +137,13 @@ def _correlations(findings: Findings, found: Ablations) -> Table | Missing:
     id, title, layout = "importance", "Which score knows what a connection is worth", findings.layout
     if found.correlations.empty:
         return Missing(id, title, f"It {NOT_MADE} --order=leave_one_out; for small networks.")
-    by = ("where", "order", "variant")
-    rows = over_seeds(found.correlations, "correlation", by, findings.records, layout)
+    rows = over_seeds(found.correlations, "correlation", ("where", "order", "examples"), findings.records, layout)
     if rows.empty:
         return Missing(id, title, "None is defined: there are fewer than three connections, or all are alike.")
     rows[list(ENDS)] = rows[list(ENDS)].astype(float).clip(-1, 1)
     names = {"order": "score", "mean": "ρ", "low": "from", "high": "to"}
-    columns = [*_told(layout, rows), "where", *names, "seeds"]
+    several = ["examples"] if rows["examples"].nunique() > 1 else []
+    columns = [*layout.told, *several, "where", *names, "seeds"]
     caption = (
         "Spearman's correlation of a score with by how much the training loss rises without the connection alone: "
         "smallest is |w|, gradient |w ∂L/∂w|, activity |w| E|x|. 95% intervals over seeds."

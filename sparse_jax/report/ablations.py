@@ -7,35 +7,42 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparse_jax.analysis.curves import decile_losses
-from sparse_jax.config import SHARED_WEIGHT
+from sparse_jax.config import SHARED_WEIGHT, AblationConfig
 from sparse_jax.report.frames import Layout, interval, labelled
 from sparse_jax.report.records import Records
 from sparse_jax.study.ablations import area_of, read_experiments
 from sparse_jax.study.store import Store
 
-VARIANT = ("scope", "retrain_steps", "part", "which", "layers")  # how an experiment was made, beside what it is
+# how an experiment was made, beside what it is, in words
 WORDS = {
     "scope": lambda value: {"layer": "by layer", "global": "global"}.get(value, ""),
     "retrain_steps": lambda value: f"+{value} steps" if value else "",
+    "retrain_rate": lambda value: "" if value is None else f"rate × {value:g}",
     "part": lambda value: f"{value} part",
     "which": lambda value: f"{value} network",
     "layers": lambda value: f"of {value}" if value else "",
+    "fractions": lambda value: "" if value is None else f"at {', '.join(f'{one:g}' for one in value)}",
+    "examples": lambda value: "" if value is None else f"{value:,} examples",
 }
 RANDOM, UNCHANGED = "random", "unchanged"
 AREA = "area of smallest"  # of a run
-# how launch/ablate.py makes experiments unless it is told otherwise
-PLAIN = {"scope": "layer", "retrain_steps": 0, "part": "test", "which": "final", "layers": ""}
+_USUAL = AblationConfig()
+# how launch/ablate.py makes the experiments of an order unless it is told otherwise
+PLAIN = {
+    "scope": _USUAL.scopes[0], "retrain_steps": _USUAL.retrain_steps[0], "part": _USUAL.part, "which": _USUAL.which,
+    "layers": _USUAL.layers, "fractions": list(_USUAL.fractions),
+}  # fmt: skip
 
 
 class Ablations(NamedTuple):
     """All experiments, one row a point, a run or a correlation; `run` is the index of the run in the records."""
 
-    curves: pd.DataFrame  # run, order, variant, removed (share), accuracy
+    curves: pd.DataFrame  # run, order, variant, removed (share), accuracy; None where training diverged
     areas: pd.DataFrame  # run, order, variant, plain (made in the usual way), area
     deciles: pd.DataFrame  # run, variant, decile (1 to 10), lost
     edits: pd.DataFrame  # run, edit, variant, accuracy
     shared: pd.DataFrame  # run, variant, weight (text, or mean, best, vote), accuracy
-    correlations: pd.DataFrame  # run, order, variant, where, correlation
+    correlations: pd.DataFrame  # run, order, examples, where, correlation
 
     @property
     def empty(self) -> bool:
@@ -49,7 +56,7 @@ COLUMNS = {
     "deciles": ("run", "variant", "decile", "lost"),
     "edits": ("run", "edit", "variant", "accuracy"),
     "shared": ("run", "variant", "weight", "accuracy"),
-    "correlations": ("run", "order", "variant", "where", "correlation"),
+    "correlations": ("run", "order", "examples", "where", "correlation"),
 }
 
 
@@ -65,15 +72,13 @@ def read_ablations(records: Records) -> Ablations:
     for index, experiment in found:
         kind, variant = experiment["settings"]["kind"], _variant(experiment["settings"], told)
         _READ[kind](rows, index, variant, experiment)
-    return Ablations(*(pd.DataFrame(rows[name], columns=list(columns)) for name, columns in COLUMNS.items()))
+    frames = {name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in COLUMNS.items()}
+    return Ablations(**{name: frame.drop_duplicates(ignore_index=True) for name, frame in frames.items()})
 
 
 def _told(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """What of the way of making them is not the same in all experiments of a kind."""
-    return [
-        name for name in VARIANT
-        if len({str(one.get(name)) for one in settings if name != "scope" or one["kind"] == "order"}) > 1
-    ]  # fmt: skip
+    """What of the way of making them is not the same in all experiments to which it applies."""
+    return [name for name in WORDS if len({str(one[name]) for one in settings if one.get(name) is not None}) > 1]
 
 
 def _variant(settings: dict[str, Any], told: Sequence[str]) -> str:
@@ -88,9 +93,12 @@ def _order(rows: dict[str, list[tuple]], index: int, variant: str, experiment: d
     rows["curves"] += [(index, order, variant, point["to"], point["accuracy"]) for point in points]
     plain = all(experiment["settings"].get(name) == value for name, value in PLAIN.items())
     rows["areas"].append((index, order, variant, plain, area_of(experiment)))
-    for where, found in experiment.get("correlations", {}).items():
+    if "correlations" not in experiment:
+        return
+    examples = experiment["settings"]["examples"]
+    for where, found in experiment["correlations"].items():
         place = "all layers" if where == "all" else where.removesuffix("/kernel")
-        rows["correlations"] += [(index, name, variant, place, value) for name, value in found.items()]
+        rows["correlations"] += [(index, name, examples, place, value) for name, value in found.items()]
 
 
 def _edit(rows: dict[str, list[tuple]], index: int, variant: str, experiment: dict[str, Any]) -> None:
@@ -100,7 +108,8 @@ def _edit(rows: dict[str, list[tuple]], index: int, variant: str, experiment: di
 
 def _shared(rows: dict[str, list[tuple]], index: int, variant: str, experiment: dict[str, Any]) -> None:
     accuracies = {f"{point['weight']:g}": point["accuracy"] for point in experiment["points"]}
-    more = {"mean": sum(accuracies.values()) / len(accuracies), "best": max(accuracies.values())}
+    known = [value for value in accuracies.values() if value is not None]
+    more = {"mean": sum(known) / len(known), "best": max(known)} if len(known) == len(accuracies) else {}
     more["vote"] = experiment["vote_accuracy"]
     rows["shared"] += [(index, variant, weight, value) for weight, value in (accuracies | more).items()]
 
@@ -133,4 +142,4 @@ def less(frame: pd.DataFrame, value: str, name: str, reference: str) -> pd.DataF
 def plain_areas(ablations: Ablations, order: str) -> pd.Series:
     """By run, the area under the curve of an order that was made in the usual way."""
     areas = ablations.areas[ablations.areas["plain"].astype(bool) & (ablations.areas["order"] == order)]
-    return areas.dropna(subset=["area"]).drop_duplicates("run", keep="last").set_index("run")["area"].astype(float)
+    return areas.dropna(subset=["area"]).drop_duplicates("run").set_index("run")["area"].astype(float)

@@ -1,5 +1,6 @@
 """What trained networks can do without: which runs are examined, and how. Imports jax only when all is in order."""
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from sparse_jax.config import (
     ABLATION_SCOPES,
     SHARED_WEIGHT,
     SHARED_WEIGHTS,
+    AblationConfig,
     RunConfig,
     settings,
 )
@@ -19,26 +21,10 @@ from sparse_jax.errors import UserError, unknown
 from sparse_jax.study.finished import FinishedRun, find, find_all, is_workdir
 from sparse_jax.study.resolve import settings_of
 
-PARTS = ("train", "validation", "test")
-NONE = "none"  # of orders, or of edits
+NOTHING = "none"  # of orders, or of edits
+MOST_STEPS = 2**31 - 1
 SECTIONS = ("1 data", "2 model", "5 optimisation")  # of the settings that a trained network brings along
 LISTED = 3  # of the runs that a notice names
-
-
-class Request(NamedTuple):
-    """What the command line says."""
-
-    orders: tuple[str, ...]
-    edits: tuple[str, ...]
-    fractions: tuple[float, ...]
-    scopes: tuple[str, ...]
-    retrain_steps: tuple[int, ...]
-    retrain_rate: float  # of the run's own learning rate
-    part: str
-    which: str
-    examples: int  # of the training part, that scores are measured on
-    layers: str  # regular expression; "" for all
-    data_dir: str
 
 
 class Experiment(NamedTuple):
@@ -49,7 +35,7 @@ class Experiment(NamedTuple):
     scope: str | None  # of orders
     steps: int  # of training afterwards
 
-    def settings(self, request: Request) -> dict[str, Any]:
+    def settings(self, request: AblationConfig) -> dict[str, Any]:
         """What determines its result, beside the network."""
         values = self._asdict()
         values["retrain_steps"] = values.pop("steps")
@@ -58,31 +44,31 @@ class Experiment(NamedTuple):
             "retrain_rate": request.retrain_rate if self.steps else None,
             "part": request.part,
             "which": request.which,
-            "layers": request.layers,
-            "fractions": list(request.fractions) if order and self.name != "decile" else None,
+            "layers": "" if self.kind == SHARED_WEIGHT else request.layers,
+            "fractions": sorted(request.fractions) if order and self.name != "decile" else None,
             "examples": request.examples if self.name in ("gradient", "activity", "leave_one_out") else None,
             "weights": list(SHARED_WEIGHTS) if self.kind == SHARED_WEIGHT else None,
         }
 
 
-def check(request: Request) -> list[Experiment]:
+def check(request: AblationConfig) -> list[Experiment]:
     """The experiments that are asked for. Raises UserError for what they cannot be."""
     orders, edits = _names("order", request.orders, ABLATION_ORDERS), _names("edit", request.edits, _EDITS)
-    for scope in request.scopes:
-        if scope not in ABLATION_SCOPES:
-            raise unknown("scope", scope, ABLATION_SCOPES)
+    scopes, steps = _names("scope", request.scopes, ABLATION_SCOPES), request.retrain_steps
     for fraction in request.fractions:
         if not 0 <= fraction <= 1:
             raise UserError(f"--fractions={fraction:g} is outside [0, 1]")
-    for flag, values in (("fractions", request.fractions), ("retrain_steps", request.retrain_steps)):
+    for flag, values in (("fractions", request.fractions), ("scope", scopes), ("retrain_steps", steps)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"--{flag} names {'a value twice' if values else 'none'}")
-    if min(request.retrain_steps) < 0:
-        raise UserError(f"--retrain_steps={min(request.retrain_steps)} is less than 0")
-    found = [Experiment("order", name, scope, steps) for steps in request.retrain_steps for scope in request.scopes
-             for name in orders]  # fmt: skip
-    found += [Experiment("edit", name, None, steps) for steps in request.retrain_steps for name in edits
-              if name != SHARED_WEIGHT]  # fmt: skip
+    for count in steps:
+        if not 0 <= count <= MOST_STEPS:
+            raise UserError(f"--retrain_steps={count} is outside [0, {MOST_STEPS}]")
+    if not math.isfinite(request.retrain_rate):
+        raise UserError(f"--retrain_rate={request.retrain_rate:g} is no factor of a learning rate")
+    _pattern(request.layers)
+    found = [Experiment("order", name, scope, count) for count in steps for scope in scopes for name in orders]
+    found += [Experiment("edit", name, None, count) for count in steps for name in edits if name != SHARED_WEIGHT]
     found += [Experiment(SHARED_WEIGHT, SHARED_WEIGHT, None, 0)] * (SHARED_WEIGHT in edits)
     if not found:
         raise UserError("nothing is asked for: name an --order or an --edit")
@@ -93,12 +79,21 @@ _EDITS = (*ABLATION_EDITS, SHARED_WEIGHT)
 
 
 def _names(flag: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    if tuple(names) == (NONE,):
+    if tuple(names) == (NOTHING,) and flag != "scope":
         return ()
+    if NOTHING in names and flag != "scope":
+        raise UserError(f"--{flag}={','.join(names)}: {NOTHING} stands alone")
     for name in names:
         if name not in known:
-            raise unknown(flag, name, (*known, NONE))
-    return tuple(dict.fromkeys(names))
+            raise unknown(flag, name, known)
+    return tuple(names) if flag == "scope" else tuple(dict.fromkeys(names))
+
+
+def _pattern(text: str) -> re.Pattern:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UserError(f"--layers={text!r} is not a regular expression: {error}") from error
 
 
 def places(paths: Sequence[str]) -> list[FinishedRun]:
@@ -130,10 +125,7 @@ def examined(config: RunConfig) -> RunConfig:
 
 def layers_of(pattern: str, kernels: Sequence[str]) -> tuple[str, ...]:
     """The kernels that lose connections. Raises UserError for a pattern that matches none."""
-    try:
-        found = tuple(name for name in kernels if re.search(pattern, name.removesuffix("/kernel")))
-    except re.error as error:
-        raise UserError(f"--layers={pattern!r} is not a regular expression: {error}") from error
+    found = tuple(name for name in kernels if _pattern(pattern).search(name.removesuffix("/kernel")))
     if not found:
         names = ", ".join(name.removesuffix("/kernel") for name in kernels)
         raise UserError(f"--layers={pattern!r} matches no layer. Layers: {names}")
@@ -150,14 +142,14 @@ def tell_skipped(skipped: Sequence[tuple[str, str]]) -> None:
         print(f"skipped {', '.join(runs[:LISTED])}{more}: {reason}", file=sys.stderr)
 
 
-def ablate(paths: Sequence[str], request: Request) -> int:
+def ablate(paths: Sequence[str], request: AblationConfig) -> int:
     """Examine finished runs, and add what was found to their workdirs; the exit status.
 
     Raises:
       UserError: for bad input, or if no run is left to examine; nothing has been written then.
     """
     experiments = check(request)
-    if not paths:
+    if not all(paths) or not paths:
         raise UserError("which runs? Name a workdir, or WORKDIR/runs/RUN")
     runs = places(paths)
     from sparse_jax.study.examine import examine

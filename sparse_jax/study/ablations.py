@@ -42,9 +42,12 @@ def add_experiments(store: Store, run_id: str, result: Mapping[str, Any], new: I
 
 
 def area_of(experiment: Mapping[str, Any]) -> float | None:
-    """The area under the curve of an order that removes from the first connection on; None of others."""
+    """The area under the curve of an order that removes from the first connection on; None of others.
+
+    None, too, where some accuracy is unknown, because training diverged.
+    """
     points = [point for point in experiment["points"] if "to" in point]
-    if not points or any(point["from"] for point in points):
+    if not points or any(point["from"] or point["accuracy"] is None for point in points):
         return None
     return area([point["to"] for point in points], [point["accuracy"] for point in points])
 

@@ -16,7 +16,7 @@ from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import Normalization, fit
-from sparse_jax.data.splits import Splits, split
+from sparse_jax.data.splits import PARTS, Splits, split
 from sparse_jax.errors import UserError
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.study import export
@@ -32,7 +32,6 @@ from sparse_jax.training.hardware import Hardware, set_up
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.train import make_train
 
-PARTS = ("train", "validation", "test")
 NONE = "–"
 
 

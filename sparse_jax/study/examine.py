@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_jax.analysis.statistics import mean_interval
-from sparse_jax.config import StudyConfig
+from sparse_jax.config import AblationConfig, StudyConfig
 from sparse_jax.data.catalog import make_reader
+from sparse_jax.data.splits import PARTS
 from sparse_jax.errors import UserError
-from sparse_jax.study.ablate import PARTS, Experiment, Request, layers_of, tell_skipped
+from sparse_jax.study.ablate import Experiment, layers_of, tell_skipped
 from sparse_jax.study.ablations import CSV, add_experiments, area_of, name_of, read_experiments, write_csv
 from sparse_jax.study.experiments import Chunk, conduct, make_lay_out, places_of
 from sparse_jax.study.finished import FinishedRun
@@ -34,14 +35,14 @@ SAVED_EVERY = 5.0  # seconds between two writings of what a chunk has found
 COPIES = 16  # of the weights of a network that is examined: a score for each order, an edit each
 TOO_LARGE = f"leave_one_out removes connections one by one, {MOST_LEFT_OUT:,} at most: --layers chooses some"
 CAPTION = "mean accuracy in % while the connections go, over seeds ± half a 95 % interval"
-NONE = "–"
+EMPTY = "–"
 TOLD = ("dataset", "model", "method", "activation", "sparsity", "epsilon", "initial_topology")  # if they vary
 Skipped = list[tuple[str, str]]  # run, and why
 LayOut = Callable[[Sequence[Subject]], Chunk]
 Read = Callable[[Path], Snapshot | None]
 
 
-def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], request: Request) -> int:
+def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], request: AblationConfig) -> int:
     """Do the experiments on the runs, where they are not done yet; the exit status.
 
     Raises:
@@ -50,7 +51,7 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
     left = {run.path: _missing(run, experiments, request) for run in runs}
     waiting = [run for run in runs if left[run.path]]
     skipped: Skipped = []
-    for root in dict.fromkeys(run.store.root for run in waiting):
+    for root in dict.fromkeys(run.store.root for run in runs):
         open_store(root)
     if waiting:
         hardware = set_up(StudyConfig())
@@ -61,8 +62,9 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
                 for done in _examined(cohort, left, hardware, request, skipped):
                     made += done
                     meter.advance(f"{made:,} of {total:,} experiments: {cohort.config.model}", done)
-    if skipped and all(_missing(run, experiments, request) == list(experiments) for run in runs):
-        raise UserError(f"nothing is left to examine: {skipped[0][0]}: {skipped[0][1]}")
+    if waiting and all(_missing(run, experiments, request) == left[run.path] for run in waiting):
+        name, reason = skipped[0]
+        raise UserError(f"nothing is left to examine: {reason if name in reason else f'{name}: {reason}'}")
     tell_skipped(skipped)
     for store in dict.fromkeys(run.store for run in runs):
         write_csv(store)
@@ -74,14 +76,15 @@ def examine(runs: Sequence[FinishedRun], experiments: Sequence[Experiment], requ
     return 0
 
 
-def _missing(run: FinishedRun, experiments: Sequence[Experiment], request: Request) -> list[Experiment]:
+def _missing(run: FinishedRun, experiments: Sequence[Experiment], request: AblationConfig) -> list[Experiment]:
     known = read_experiments(run.store, run.id, run.result)
     return [one for one in experiments if name_of(one.settings(request)) not in known]
 
 
 def _examined(
-    cohort: TrainedCohort, left: dict[str, list[Experiment]], hardware: Hardware, request: Request, skipped: Skipped
-) -> Iterator[int]:
+    cohort: TrainedCohort, left: dict[str, list[Experiment]], hardware: Hardware, request: AblationConfig,
+    skipped: Skipped,
+) -> Iterator[int]:  # fmt: skip
     """Examine a cohort, and add to `skipped`; yields how many experiments on how many networks are done with."""
     try:
         layers = layers_of(request.layers, list(cohort.problem.kernels))
@@ -93,7 +96,7 @@ def _examined(
     lay_out, read = make_lay_out(cohort, layers, hardware, request), functools.lru_cache(maxsize=1)(read_group)
     size = hardware.group_size(COPIES * cohort.kernel_bytes)
     alike: dict[tuple[Experiment, ...], list[FinishedRun]] = {}
-    for run in cohort.runs:
+    for run in sorted(cohort.runs, key=lambda run: str(run.result.get("group"))):  # a checkpoint is read once
         alike.setdefault(tuple(left[run.path]), []).append(run)
     for experiments, runs in alike.items():
         for first in range(0, len(runs), size):
@@ -105,7 +108,7 @@ def _examined(
 
 
 def _admitted(
-    cohort: TrainedCohort, runs: Sequence[FinishedRun], request: Request, read: Read, skipped: Skipped
+    cohort: TrainedCohort, runs: Sequence[FinishedRun], request: AblationConfig, read: Read, skipped: Skipped
 ) -> Iterator[Subject]:
     for run in runs:
         try:
@@ -144,7 +147,7 @@ def _written(chunk: Chunk, experiments: Sequence[Experiment]) -> Iterator[int]:
 
 
 def print_areas(
-    console: Console, runs: Sequence[FinishedRun], experiments: Sequence[Experiment], request: Request
+    console: Console, runs: Sequence[FinishedRun], experiments: Sequence[Experiment], request: AblationConfig
 ) -> None:
     """The area under every curve, by setting and order: mean and interval over seeds."""
     curves = [one for one in experiments if one.kind == "order" and one.name != "decile"]
@@ -171,11 +174,11 @@ def print_areas(
 
 
 def _text(value: Any) -> str:
-    return NONE if value is None else f"{value:g}" if isinstance(value, float) else show(value)
+    return EMPTY if value is None else f"{value:g}" if isinstance(value, float) else show(value)
 
 
 def _mean(values: Sequence[float]) -> str:
     if not values:
-        return NONE
+        return EMPTY
     mean = mean_interval(values, CONFIDENCE)
     return f"{mean.value:.1f}" if mean.half_width is None else f"{mean.value:.1f} ± {mean.half_width:.1f}"

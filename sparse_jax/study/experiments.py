@@ -12,8 +12,8 @@ from sparse_jax.analysis import ablation
 from sparse_jax.analysis.ablation import AblationParts, make_ablation
 from sparse_jax.analysis.curves import bounds, cuts_of, spearman
 from sparse_jax.analysis.importance import ORDERS, ranks, shuffled
-from sparse_jax.config import DECILES, SHARED_WEIGHT, SHARED_WEIGHTS
-from sparse_jax.study.ablate import Experiment, Request
+from sparse_jax.config import DECILES, SHARED_WEIGHT, SHARED_WEIGHTS, AblationConfig
+from sparse_jax.study.ablate import Experiment
 from sparse_jax.study.group import lane_of
 from sparse_jax.study.rows import number, share
 from sparse_jax.study.subjects import Subject, TrainedCohort
@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
     data: Any  # on the devices
     rows: tuple[np.ndarray, np.ndarray]
     examples: np.ndarray  # int32[], for scores
-    request: Request
+    request: AblationConfig
     programs: dict[tuple, Callable]  # of the cohort; those that are compiled already
 
     def compiled(self, per_run: int, function: Callable, *static: Any) -> Callable:
@@ -50,12 +50,14 @@ class Chunk(NamedTuple):
         return place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), self.width, self.mesh)
 
     def score(self, tally: Tally) -> dict[str, Any]:
-        """Accuracy and loss on the rows."""
+        """Accuracy and loss on the rows; both None where the loss is not finite, as after training that diverged."""
+        if not np.isfinite(tally.loss):
+            return {"accuracy": None, "loss": None}
         return {"accuracy": share(tally.correct, self.rows[1] - self.rows[0]), "loss": number(tally.loss)}
 
 
 def make_lay_out(
-    cohort: TrainedCohort, layers: tuple[str, ...], hardware: Hardware, request: Request
+    cohort: TrainedCohort, layers: tuple[str, ...], hardware: Hardware, request: AblationConfig
 ) -> Callable[[Sequence[Subject]], Chunk]:
     """(networks) -> the chunk of them; all of a cohort share programs and data."""
     variants = max(len(request.fractions), len(SHARED_WEIGHTS), DECILES + 1)
@@ -191,13 +193,14 @@ def _correlations(
 def _edits(chunk: Chunk, experiments: Sequence[Experiment]) -> Found:
     """All weights changed at once."""
     counts = [sum(_candidates(chunk, subject, "smallest").values()) for subject in chunk.subjects]
-    sizes, (at_random,) = _sizes(chunk), _scored(chunk, ("random",), _nothing(chunk)).values()
-    sources = [shuffled(_ranked(chunk, order, "layer"), order.candidates, sizes) for order in at_random]
-    source = chunk.placed(sources)
+    host = jax.device_get(chunk.compiled(1, ablation.at_random)(chunk.hyper, chunk.data))
+    at_random = [lane_of(host, lane) for lane in range(len(chunk.subjects))]
+    sources = [shuffled(_ranked(chunk, order, "layer"), order.candidates, _sizes(chunk)) for order in at_random]
+    given = chunk.placed(sources), chunk.placed([np.bool_(one.active_fan) for one in chunk.subjects])
     for steps in dict.fromkeys(one.steps for one in experiments):
         some = [one for one in experiments if one.steps == steps]
-        edited = chunk.compiled(2, ablation.edited, tuple(one.name for one in some))
-        host = jax.device_get(edited(chunk.hyper, source, chunk.data, chunk.rows, _steps(some[0])))
+        edited = chunk.compiled(3, ablation.edited, tuple(one.name for one in some))
+        host = jax.device_get(edited(chunk.hyper, *given, chunk.data, chunk.rows, _steps(some[0])))
         for i, one in enumerate(some):
             yield one, [
                 {"connections": count, "points": [chunk.score(lane_of(lane_of(host, lane), i))]}

@@ -14,9 +14,10 @@ from sparse_jax.config import RunConfig
 from sparse_jax.data.arrays import Arrays
 from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
+from sparse_jax.data.splits import PARTS
 from sparse_jax.errors import UserError
 from sparse_jax.sparse.layer import LINKS
-from sparse_jax.study.ablate import PARTS, examined
+from sparse_jax.study.ablate import examined
 from sparse_jax.study.evaluate import read_own
 from sparse_jax.study.finished import FinishedRun
 from sparse_jax.study.trained import Trained, load, matrix
@@ -86,6 +87,7 @@ class Subject(NamedTuple):
 
     run: FinishedRun
     hyper: HyperParams  # it begins with the network; on the host
+    active_fan: bool  # whether its initialiser counted active connections only
 
     def weights(self, name: str) -> np.ndarray:
         """A kernel, 0 where there is no connection."""
@@ -111,7 +113,7 @@ def admit(
         rates=rates_of(cohort.config), masks=masks, network=_plain({"params": params, "model_state": state}),
         learning_rate=np.float32(rate * config.learning_rate), weight_decay=np.float32(config.weight_decay),
     )  # fmt: skip
-    return Subject(run, hyper)
+    return Subject(run, hyper, config.init_fan == "active")
 
 
 def _plain(tree: Any) -> Any:

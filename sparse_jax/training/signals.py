@@ -77,7 +77,8 @@ def mean_inputs(parts: Parts, params: Any, model_state: Any, data: Data, example
 
         with nn.intercept_methods(record):
             _, kept = parts.model.apply({"params": params, **model_state}, x, train=False, mutable=[RESPONSES])
-        return {path[:-1]: sum(uses) for path, uses in flatten_dict(kept[RESPONSES]).items() if path[-1] == _INPUTS}
+        found = {path[:-1]: uses for path, uses in flatten_dict(kept[RESPONSES]).items() if path[-1] == _INPUTS}
+        return {path: sum(uses) / len(uses) for path, uses in found.items()}
 
     sums = _summed(parts, data, examples, of_batch)
     by_layer = {f"{'/'.join(path)}/kernel": total / examples for path, total in sums.items()}
