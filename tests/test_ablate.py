@@ -302,3 +302,23 @@ def test_asked_for_what_cannot_be_done_is_an_error_though_other_things_are_known
     shutil.rmtree(world / "sparse" / "checkpoints")
     assert "nothing is left to examine: the checkpoint" in one_line(ablate("sparse", "--order=largest", cwd=world))
     assert ablate("sparse", *FEW, cwd=world).returncode == 0
+
+
+def test_networks_of_other_shapes_go_along_and_those_whose_data_are_gone_are_named(world):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.normal(size=(40, 5)).astype(np.float32) for part in ("train", "test")}
+    np.savez(world / "own.npz", **arrays, **{f"y_{part}": np.arange(40) % 3 for part in ("train", "test")})
+    own = ("--dataset=own.npz", "--hidden_sizes=7", "--batch_size=8", "--epochs=1", "--method=set", "--cpu_devices=2")
+    assert run(*own, "--workdir=own", cwd=world).returncode == 0
+    flags = ("--order=gradient", "--edit=none", "--fractions=0,1")
+    assert ablate("own", "study", *flags, cwd=world).returncode == 0
+    assert [len(table(world / name)) for name in ("own", "study")] == [2, 8]
+    (world / "own.npz").unlink()
+    more = ("--order=activity", *flags[1:])
+    done = ablate("own", "study", *more, cwd=world)
+    assert done.returncode == 0
+    assert done.stderr.startswith("skipped own/runs/")
+    assert done.stderr.count("\n") == 1
+    assert "own.npz" in done.stderr
+    assert [len(table(world / name)) for name in ("own", "study")] == [2, 16]
+    assert "own.npz" in one_line(ablate("own", *more, cwd=world))
