@@ -60,24 +60,31 @@ def _told(layout: Layout, rows: pd.DataFrame) -> list[str]:
 
 
 def _areas(findings: Findings, found: Ablations) -> Table | Missing:
-    id, title, layout = "ablation-areas", "Areas under these curves", findings.layout
+    id, title = "ablation-areas", "Areas under these curves"
     if found.areas["area"].isna().all():
         return Missing(id, title, f"They need two fractions; the ablation {NOT_MADE} --fractions=0,0.5,1.")
-    areas = less(found.areas, "area", "order", RANDOM)
-    rows = over_seeds(areas, "area", ("order", "variant"), findings.records, layout)
-    gains = over_seeds(areas, "less", ("order", "variant"), findings.records, layout)
-    keys = [*layout.varied, "order", "variant"]
-    both = rows.merge(gains, "left", keys, suffixes=("", " less"))
-    names = {"mean": "area", "low": "from", "high": "to", "mean less": "less random", "low less": "from ",
-             "high less": "to "}  # fmt: skip
-    columns = [*_told(layout, rows), "order", *names, "seeds"]
-    shown = both[columns].rename(columns=names | labels(list(layout.varied)))
+    shown = _beside(findings, found.areas, "area", "order", RANDOM)
     caption = (
         "The mean accuracy over all shares removed; and how much more that is than of connections removed at random, "
         "paired by run. 95% intervals over seeds."
     )
-    formats = dict.fromkeys(names.values(), ".2%") | {"seeds": "d"}
-    return Table(id, title, caption, shown, formats)
+    return Table(id, title, caption, shown, _formats(shown))
+
+
+def _beside(findings: Findings, frame: pd.DataFrame, value: str, name: str, reference: str) -> pd.DataFrame:
+    """Means of a value by setting and `name`, and of what it is more than that of the reference in the same run."""
+    both, layout = less(frame, value, name, reference), findings.layout
+    rows, gains = (over_seeds(both, one, (name, "variant"), findings.records, layout) for one in (value, "less"))
+    merged = rows.merge(gains, "left", [*layout.varied, name, "variant"], suffixes=("", " less"))
+    names = {"mean": value, "low": "from", "high": "to", "mean less": f"less {reference}", "low less": "from ",
+             "high less": "to "}  # fmt: skip
+    columns = [*_told(layout, rows), name, *names, "seeds"]
+    return merged[columns].rename(columns=names | labels(list(layout.varied)))
+
+
+def _formats(shown: pd.DataFrame) -> dict[str, str]:
+    """Of the columns that `_beside` makes of numbers."""
+    return dict.fromkeys(list(shown)[-7:-1], ".2%") | {"seeds": "d"}
 
 
 def _deciles(findings: Findings, found: Ablations, single: dict[str, str]) -> Figure | Missing:
@@ -99,23 +106,16 @@ def _deciles(findings: Findings, found: Ablations, single: dict[str, str]) -> Fi
 
 
 def _edits(findings: Findings, found: Ablations) -> Table | Missing:
-    id, title, layout = "ablation-edits", "Magnitudes, signs, places", findings.layout
+    id, title = "ablation-edits", "Magnitudes, signs, places"
     if found.edits.empty:
         return Missing(id, title, f"It {NOT_MADE} --edit=signs_shuffled.")
-    edits = less(found.edits, "accuracy", "edit", UNCHANGED)
-    rows = over_seeds(edits, "accuracy", ("edit", "variant"), findings.records, layout)
-    lost = over_seeds(edits, "less", ("edit", "variant"), findings.records, layout)
-    both = rows.merge(lost, "left", [*layout.varied, "edit", "variant"], suffixes=("", " less"))
-    names = {"mean": "accuracy", "low": "from", "high": "to", "mean less": "less unchanged", "low less": "from ",
-             "high less": "to "}  # fmt: skip
-    columns = [*_told(layout, rows), "edit", *names, "seeds"]
+    shown = _beside(findings, found.edits, "accuracy", "edit", UNCHANGED)
     caption = (
         "All weights are changed at once, within their layers: magnitudes or signs or both shuffled among the "
         "connections, every magnitude that of the layer's mean, or all drawn anew as before training. 95% intervals "
         "over seeds."
     )
-    formats = dict.fromkeys(names.values(), ".2%") | {"seeds": "d"}
-    return Table(id, title, caption, both[columns].rename(columns=names | labels(list(layout.varied))), formats)
+    return Table(id, title, caption, shown, _formats(shown))
 
 
 def _shared(findings: Findings, found: Ablations) -> Table | Missing:
