@@ -27,6 +27,7 @@ from sparse_jax.sparse.compiler import COMPILERS, OFF, SWITCH, find_compiler, sw
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
 TARGETS = ("forward", "backward", "gradient", "by_output")
 TIME_LIMIT = 120.0  # seconds that the compiler may take; it takes 5
+LONGEST_REASON = 400  # characters: it may begin with the path of the library
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.cc", "layer.h", "threads.h", "tiles.h"))
 
@@ -59,7 +60,7 @@ def make_kernel() -> Kernel:
         return _load()
     except Exception as error:  # whatever it is, training goes on without the kernel
         text = str(error) if isinstance(error, _KernelError) else f"{type(error).__name__}: {error}"
-        return Kernel(None, "pure JAX", " ".join(text.split())[:200])
+        return Kernel(None, "pure JAX", " ".join(text.split())[:LONGEST_REASON])
 
 
 _kernel = functools.cache(make_kernel)
