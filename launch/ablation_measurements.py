@@ -80,7 +80,10 @@ def _networks(
 
 
 def _make_loop(cohort: TrainedCohort, subjects: list[Subject]):
-    """() -> accuracies [order][run][fraction], as one writes it: three jitted functions in a loop."""
+    """() -> accuracies [order][run][fraction], as one writes it: three jitted functions in a loop.
+
+    Networks are on the device, and gradients and inputs are found once a network, where an order needs them.
+    """
     data, (train, _, test) = cohort.data, cohort.sizes
     inputs = ((data.x - data.normalization.shift) * data.normalization.scale).reshape(train + test, -1)
     x, y, seen, labels = jax.device_put((inputs[train:], data.y[train:], inputs[:1000], data.y[:1000]))
@@ -121,17 +124,25 @@ def _make_loop(cohort: TrainedCohort, subjects: list[Subject]):
         "activity": lambda w, g, i, key: jnp.abs(w) * i[:, None],
     }
 
-    def of_run(order: str, subject: Subject):
+    def of_run(subject: Subject):
         params, masks = subject.hyper.network["params"], [subject.hyper.masks[f"{name}/kernel"] for name in names]
-        kernels, biases = ([params[name][leaf] for name in names] for leaf in ("kernel", "bias"))
-        gradients, inputs = signals(kernels, biases)
-        key = jax.random.key(int(subject.hyper.seed))
-        scored = [scores[order](w, g, i, key) for w, g, i in zip(kernels, gradients, inputs, strict=True)]
-        may = [m & (w > 0) if order == "positive" else m for m, w in zip(masks, kernels, strict=True)]
-        ranked, counts = ranks(scored, may), [int(m.sum()) for m in may]
-        return [accuracy(kernels, biases, ranked, [int(q * n + 0.5) for n in counts]) for q in FRACTIONS]
+        kernels, biases = jax.device_put(tuple([params[name][leaf] for name in names] for leaf in ("kernel", "bias")))
+        found, key = signals(kernels, biases), jax.random.key(int(subject.hyper.seed))
+        curves = []
+        for order in ORDERS:
+            scored = [scores[order](w, g, i, key) for w, g, i in zip(kernels, *found, strict=True)]
+            hosts = zip(masks, (params[name]["kernel"] for name in names), strict=True)
+            may = [m & (w > 0) if order == "positive" else m for m, w in hosts]
+            ranked, counts = ranks(scored, may), [int(m.sum()) for m in may]
+            curves.append(
+                [accuracy(kernels, biases, ranked, [int(q * n + 0.5) for n in counts]) for q in FRACTIONS]
+            )
+        return curves
 
-    return lambda: jax.device_get([[of_run(order, subject) for subject in subjects] for order in ORDERS])
+    def loop() -> np.ndarray:
+        return np.swapaxes(jax.device_get([of_run(subject) for subject in subjects]), 0, 1)
+
+    return loop
 
 
 ABLATION_MEASUREMENTS = (ablation,)
