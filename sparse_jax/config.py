@@ -72,6 +72,7 @@ TRACKERS = ("none", "tensorboard", "wandb")
 ABLATION_ORDERS = (
     "smallest", "largest", "random", "positive", "negative", "decile", "gradient", "activity", "leave_one_out",
 )
+ORDERS_BY_EXAMPLES = ("gradient", "activity", "leave_one_out")  # of these, whose scores are measured on examples
 ABLATION_EDITS = (
     "unchanged", "magnitudes_shuffled", "signs_shuffled", "weights_shuffled", "mean_magnitude", "reinitialised",
 )
@@ -568,7 +569,7 @@ class StudyConfig:
 class AblationConfig:
     """What launch/ablate.py does to finished runs: every order in every scope, and every edit, with every training."""
 
-    orders: tuple[str, ...] = ABLATION_ORDERS[:-1]  # leave_one_out is for small networks
+    orders: tuple[str, ...] = tuple(name for name in ABLATION_ORDERS if name != "leave_one_out")  # for small networks
     edits: tuple[str, ...] = (*ABLATION_EDITS, SHARED_WEIGHT)
     fractions: tuple[float, ...] = tuple(tenths / 10 for tenths in range(11))
     scopes: tuple[str, ...] = ("layer",)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from sparse_jax.analysis import curves
 from sparse_jax.analysis.edits import EDITS, Given
 from sparse_jax.analysis.importance import ORDERS, Signals, key_of, listed, ranks, shuffled, split
-from sparse_jax.config import ABLATION_EDITS, ABLATION_ORDERS
+from sparse_jax.config import ABLATION_EDITS, ABLATION_ORDERS, ORDERS_BY_EXAMPLES
 from sparse_jax.topology.selection import ordered_bits
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -22,6 +22,7 @@ SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 def test_names_are_those_of_the_configuration():
     assert tuple(ORDERS) == ABLATION_ORDERS
     assert tuple(EDITS) == ABLATION_EDITS
+    assert {name for name, order in ORDERS.items() if order.needs} == set(ORDERS_BY_EXAMPLES)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

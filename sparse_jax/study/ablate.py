@@ -11,6 +11,7 @@ from sparse_jax.config import (
     ABLATION_EDITS,
     ABLATION_ORDERS,
     ABLATION_SCOPES,
+    ORDERS_BY_EXAMPLES,
     SHARED_WEIGHT,
     SHARED_WEIGHTS,
     AblationConfig,
@@ -46,15 +47,16 @@ class Experiment(NamedTuple):
             "which": request.which,
             "layers": "" if self.kind == SHARED_WEIGHT else request.layers,
             "fractions": sorted(request.fractions) if order and self.name != "decile" else None,
-            "examples": request.examples if self.name in ("gradient", "activity", "leave_one_out") else None,
+            "examples": request.examples if self.name in ORDERS_BY_EXAMPLES else None,
             "weights": list(SHARED_WEIGHTS) if self.kind == SHARED_WEIGHT else None,
         }
 
 
 def check(request: AblationConfig) -> list[Experiment]:
     """The experiments that are asked for. Raises UserError for what they cannot be."""
-    orders, edits = _names("order", request.orders, ABLATION_ORDERS), _names("edit", request.edits, _EDITS)
-    scopes, steps = _names("scope", request.scopes, ABLATION_SCOPES), request.retrain_steps
+    orders, edits = _chosen("order", request.orders, ABLATION_ORDERS), _chosen("edit", request.edits, _EDITS)
+    scopes, steps = request.scopes, request.retrain_steps
+    _known("scope", scopes, ABLATION_SCOPES)
     for fraction in request.fractions:
         if not 0 <= fraction <= 1:
             raise UserError(f"--fractions={fraction:g} is outside [0, 1]")
@@ -78,15 +80,20 @@ def check(request: AblationConfig) -> list[Experiment]:
 _EDITS = (*ABLATION_EDITS, SHARED_WEIGHT)
 
 
-def _names(flag: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    if tuple(names) == (NOTHING,) and flag != "scope":
+def _chosen(flag: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a family, each once; none of them by the name NOTHING."""
+    if tuple(names) == (NOTHING,):
         return ()
-    if NOTHING in names and flag != "scope":
+    if NOTHING in names:
         raise UserError(f"--{flag}={','.join(names)}: {NOTHING} stands alone")
+    _known(flag, names, known)
+    return tuple(dict.fromkeys(names))
+
+
+def _known(flag: str, names: Sequence[str], known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
             raise unknown(flag, name, known)
-    return tuple(names) if flag == "scope" else tuple(dict.fromkeys(names))
 
 
 def _pattern(text: str) -> re.Pattern:
@@ -96,7 +103,7 @@ def _pattern(text: str) -> re.Pattern:
         raise UserError(f"--layers={text!r} is not a regular expression: {error}") from error
 
 
-def places(paths: Sequence[str]) -> list[FinishedRun]:
+def runs_at(paths: Sequence[str]) -> list[FinishedRun]:
     """The finished runs that paths name: each that of a run, or of a workdir for all of its.
 
     Raises:
@@ -151,7 +158,7 @@ def ablate(paths: Sequence[str], request: AblationConfig) -> int:
     experiments = check(request)
     if not all(paths) or not paths:
         raise UserError("which runs? Name a workdir, or WORKDIR/runs/RUN")
-    runs = places(paths)
+    runs = runs_at(paths)
     from sparse_jax.study.examine import examine
 
     return examine(runs, experiments, request)
