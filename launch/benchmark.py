@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from measurements import MEASUREMENTS, Bench, Measurement
     from rich import box
     from rich.table import Table
+    from search_measurements import SEARCH_MEASUREMENTS
     from sparse_measurements import SPARSE_MEASUREMENTS
 
     from sparse_jax.study.provenance import provenance
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     for name in Measurement._fields:
         table.add_column(name)
     done = []
-    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS, *ABLATION_MEASUREMENTS):
+    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS, *ABLATION_MEASUREMENTS, *SEARCH_MEASUREMENTS):
         if _ONLY.value in measure.__name__.replace("_", " "):
             done += measure(bench)
     for line in done:

@@ -1,8 +1,8 @@
-"""Build the report of a study: one HTML page that needs no network, and its figures and tables as files.
+"""Build the report of a study, or of a search: one HTML page that needs no network, and figures and tables as files.
 
   python launch/report.py WORKDIR            writes WORKDIR/report/index.html
   python launch/report.py A B C              one report of the stores of several machines, into A/report
-  python launch/report.py WORKDIR --follow   again and again while the study runs, until it is complete
+  python launch/report.py WORKDIR --follow   again and again while it runs, until it is complete
 
 The page answers what was found in sentences; then come accuracy against density with its law, heat maps, learning
 curves, degrees, connections of the inputs, cost, paired comparisons and ranks, categories and the extreme contour,
@@ -13,6 +13,9 @@ What cannot be shown says why. Beside it lie
   tables/NAME.csv, .tex            every table; LaTeX with booktabs
 
 A run that is in several stores counts once; where its results differ, the first is shown and the page says so.
+
+Of a search by launch/search.py, alone, the page says what was found and how sure that is, and shows every candidate or
+generation on the way, what was chosen and learned, and what it cost; before the end it shows what there is.
 
 --published=FILE.csv sets published accuracies beside those of the study, in a section, figure and table of their own.
 The file has a header and one published accuracy a row. Its columns:
@@ -33,6 +36,7 @@ Examples:
   python launch/report.py results/node1 results/node2 --out=report
   python launch/report.py --workdir=results/digits-mlp-0123456789 --follow=30
   python launch/report.py results/lenets --published=configs/published/alford_2018.csv
+  python launch/report.py results/wann_digits
 """
 
 import sys
@@ -69,12 +73,12 @@ class _Seconds(absl_flags.ArgumentParser):
         return "seconds"
 
 
-_WORKDIR = absl_flags.DEFINE_string("workdir", "", "Folder of the study; or name one or several without a flag.")
+_WORKDIR = absl_flags.DEFINE_string("workdir", "", "Folder of a study or search; or name one or more without a flag.")
 _OUT = absl_flags.DEFINE_string("out", "", "Folder to write to; the default is `report` in the first workdir.")
 _FOLLOW = absl_flags.DEFINE_flag(
     absl_flags.Flag(
         _Seconds(), None, "follow", None,
-        f"Build again after so many seconds ({EVERY:g} unless given) until no run is unfinished; Ctrl-C ends it.",
+        f"Build again after so many seconds ({EVERY:g} unless given) until nothing is unfinished; Ctrl-C ends it.",
         boolean=True,
     )
 )  # fmt: skip

@@ -67,6 +67,15 @@ WANN_FUNCTIONS = (
 )  # fmt: skip
 WANN_MUTATIONS = ("add_connection", "add_node", "enable", "change_activation")
 FITNESSES = ("loss", "accuracy")
+# of launch/search.py safs: how candidates are proposed, hyper-parameters asked for, and trials ended early
+SEARCH_STRATEGIES = ("lahc", "annealing", "random", "genetic", "exhaustive")
+SAMPLERS = ("tpe", "random", "smac")
+PRUNERS = ("none", "hyperband")
+# what Loni et al. 2023 (arXiv:2305.10964) search over
+SAFS_OPERATORS = (
+    "relu6", "hardswish", "swish", "tanhsoft_1", "acon", "gelu", "srs", "elu", "tanh", "softplus", "logsigmoid",
+    "symlog", "symexp",
+)  # fmt: skip
 TRACKERS = ("none", "tensorboard", "wandb")
 # of launch/ablate.py: in which order connections are removed, and what else is done to them
 ABLATION_ORDERS = (
@@ -630,6 +639,95 @@ class WannConfig:
     enable: float = setting(0.05, "float", "4 mutations", "Odds of enabling a disabled connection.", bounds="[0, 1]")
     change_activation: float = setting(
         0.50, "float", "4 mutations", "Odds of another function of a node.", bounds="[0, 1]"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SafsConfig:
+    """One search for the activation functions of sparse networks: what determines it beside the networks."""
+
+    operators: tuple[str, ...] = setting(
+        SAFS_OPERATORS, "names", "2 search", "What the activation function of a layer may be, as relu:swish:tanh.",
+        choices=ACTIVATIONS,
+    )
+    strategy: str = setting(
+        "lahc", "name", "2 search",
+        "How the first stage proposes and accepts: late acceptance hill climbing (lahc), simulated annealing, at "
+        "random, a genetic algorithm, or all there are.",
+        choices=SEARCH_STRATEGIES,
+    )
+    steps: int = setting(
+        20, "int", "2 search", "Moves of the first stage, after a random start; exhaustive makes what it needs.",
+        bounds="[0, 1000000]",
+    )
+    candidates: int = setting(
+        1, "int", "2 search",
+        "Candidates of a move, trained side by side: as many climbs beside each other, the population of genetic.",
+        bounds="[1, 65536]",
+    )
+    candidate_epochs: int = setting(
+        10, "int", "2 search", "Training of a candidate, and of a trial, before it is scored.", bounds="[1, inf)"
+    )
+    start_epochs: int = setting(
+        AUTO, "int", "2 search", "Training of the networks that the search starts from; auto: --epochs.",
+        bounds="[1, inf)", auto=True,
+    )
+    lahc_history: int = setting(
+        3, "int", "2 search", "Energies that lahc compares with; 1 takes what is not worse than the one before.",
+        bounds="[1, 65536]",
+    )
+    annealing_from: float = setting(
+        0.05, "float", "2 search", "First temperature of annealing, in units of accuracy.", bounds="(0, 1000]"
+    )
+    annealing_to: float = setting(
+        0.0005, "float", "2 search", "Last temperature of annealing, in units of accuracy.", bounds="(0, 1000]"
+    )
+    tournament: int = setting(
+        2, "int", "2 search", "Candidates of which genetic takes the best as a parent.", bounds="[1, 65536]"
+    )
+    mutation: float = setting(
+        0.2, "float", "2 search", "Probability that genetic redraws the operator of a layer.", bounds="(0, 1]"
+    )
+    scale: str = setting(
+        "layer", "name", "3 tuning", "What has an alpha and a beta of its own in the second stage.",
+        choices=ACTIVATION_SCALES[1:],
+    )
+    trials: int = setting(
+        20, "int", "3 tuning", "Hyper-parameters tried in the second stage; 0: no second stage.",
+        bounds="[0, 1000000]",
+    )
+    abreast: int = setting(
+        4, "int", "3 tuning", "Trials that are asked for at once, and trained side by side.", bounds="[1, 65536]"
+    )
+    sampler: str = setting(
+        "tpe", "name", "3 tuning",
+        "Who proposes hyper-parameters: Optuna's tree-structured Parzen estimator, nobody (random), or SMAC.",
+        choices=SAMPLERS,
+    )
+    pruner: str = setting(
+        "none", "name", "3 tuning", "Who ends trials early, after epochs in which others were better.", choices=PRUNERS
+    )
+    tuned_optimizers: tuple[str, ...] = setting(
+        OPTIMIZERS, "names", "3 tuning", "Optimisers to choose from.", choices=OPTIMIZERS
+    )
+    tuned_rates: tuple[float, ...] = setting(
+        (0.1, 10.0), "numbers", "3 tuning",
+        "Learning rates, in multiples of the optimiser's auto: from and to, or one.", bounds="(0, 1e6]",
+    )
+    tuned_momenta: tuple[float, ...] = setting(
+        (0.5, 0.99), "numbers", "3 tuning", "Momenta of momentum and nesterov: from and to, or one.", bounds="[0, 1)"
+    )
+    tuned_weight_decays: tuple[float, ...] = setting(
+        (1e-6, 1e-2), "numbers", "3 tuning", "Weight decays: from and to, or one.", bounds="(0, 1e6]"
+    )
+    tuned_schedules: tuple[str, ...] = setting(
+        LR_SCHEDULES, "names", "3 tuning", "Learning-rate schedules to choose from.", choices=LR_SCHEDULES
+    )
+    storage: str = setting(
+        AUTO, "text", "3 tuning",
+        "Where Optuna keeps the trials: a URL such as postgresql://USER:PASSWORD@HOST/NAME, at which several machines "
+        "share them, or sqlite:///PATH; auto: a file of the workdir.",
+        affects=False, auto=True,
     )
 
 

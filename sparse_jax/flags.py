@@ -86,13 +86,17 @@ def define(*classes: type) -> None:
             define_setting(cls, name)
 
 
-def define_setting(cls: type, name: str, *, grid: bool = True) -> flags.FlagHolder:
-    """Define the flag of one setting; the holder's value is a tuple, as long as its axis: one without `grid`."""
+def define_setting(cls: type, name: str, *, grid: bool = True, default: Any = None) -> flags.FlagHolder:
+    """Define the flag of one setting; the holder's value is a tuple, as long as its axis: one without `grid`.
+
+    `default` takes the place of the setting's own in a program for which that makes no sense.
+    """
     field = settings(cls)[name]
-    if not grid:
-        single = dataclasses.field(default=field.default, metadata={**field.metadata, "grid": False})
-        single.name = name
-        field = single
+    if not grid or default is not None:
+        metadata = {**field.metadata, "grid": grid and field.metadata.get("grid")}
+        own = dataclasses.field(default=field.default if default is None else default, metadata=metadata)
+        own.name = name
+        field = own
     return flags.DEFINE_flag(_Flag(field), module_name=field.metadata["section"])
 
 

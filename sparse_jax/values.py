@@ -58,6 +58,12 @@ def _name(text: str, field: dataclasses.Field) -> str:
     raise ValueError(str(unknown(field.name, name, (*known, *also))) + paths)
 
 
+def _names(text: str, field: dataclasses.Field) -> tuple[str, ...]:
+    if not text.strip():
+        raise ValueError(f"names none. Known: {', '.join(field.metadata['choices'])}")
+    return tuple(_name(part, field) for part in text.split(":"))
+
+
 def _interval(text: str, field: dataclasses.Field) -> str:
     """The text itself: how many steps an epoch has depends on the data."""
     match = re.fullmatch(r"(.*?)(epochs?)?", text.strip())
@@ -138,7 +144,7 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "text": lambda text, field: text,
     "path": _path,
     "name": _name,
-    "names": lambda text, field: tuple(_name(part, field) for part in text.split(":")),
+    "names": _names,
     "int": lambda text, field: _number(text, int, "an integer", field.metadata["bounds"]),
     "float": lambda text, field: _number(text, float, "a number", field.metadata["bounds"]),
     "fractions": _fractions,

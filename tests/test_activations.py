@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from sparse_jax.activations.by_layer import ACTIVATIONS, by_layer
-from sparse_jax.activations.fixed import FIXED, all_relu
+from sparse_jax.activations.fixed import FIXED, all_relu, linear
 from sparse_jax.activations.learnable import ACON, FALU, LEARNABLE, SRS, PReLU, SReLU, SwishBeta, TanhSoft1, TanhSoft2
 from sparse_jax.activations.scaling import SCALES, UNSCALED, Scaling
 from sparse_jax.errors import UserError
@@ -394,7 +394,7 @@ def test_the_settings_reach_the_network_and_what_is_trainable_trains(scale):
 
 def test_synflow_looks_at_the_linear_network_whatever_the_functions_are(monkeypatch):
     made = []
-    monkeypatch.setattr(start, "make_network", lambda *given: made.append(given[2:]) or make_network(*given))
+    monkeypatch.setattr(start, "make_network", lambda *given: made.append(given[2](1)) or make_network(*given))
     fns, hyper = run(initial_topology="synflow", activation_alpha=1.5, activation_scale="neuron")
     fns.init(hyper, make_data())
-    assert set(made) == {(("linear",), UNSCALED)}
+    assert set(made) == {linear}

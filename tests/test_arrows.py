@@ -48,7 +48,7 @@ PEERS = {
     "training": {"jax", "numpy", "flax", "optax", "orbax"},
     "analysis": {"jax", "numpy", "scipy", "pandas"},
     "sparsify": {"jax", "numpy", "optax"},
-    "search": {"jax", "numpy", "rich"},
+    "search": {"jax", "numpy", "rich", "optuna", "sqlalchemy", "smac", "ConfigSpace", "joblib"},
     "report": {"numpy", "pandas", "altair", "jinja2", "markupsafe", "vl_convert"},
 }
 WITHOUT_JAX = (
@@ -61,7 +61,8 @@ WITHOUT_JAX = (
     "topology.allocation", "topology.patterns", "topology.graph", "topology.paths", "topology.power_law", "recipes",
     "topology.circulant", "topology.radix", "topology.radix_search", "topology.cayley",
     "models.shapes", "data.catalog", "data.splits", "data.prepare", "training.problem", "training.timeline",
-    "training.flops", "search.plan", "search.places",
+    "training.flops", "search.wann_plan", "search.safs_plan", "search.places",
+    "search.ranges", "search.files", "search.records",
 )  # fmt: skip
 NONLINEAR = {name.replace("_", "") for name in ACTIVATIONS if name != "linear"} | {
     "silu", "crelu", "celu", "glu", "mish", "softmax", "logsoftmax", "logsigmoid", "hardtanh", "relu6",

@@ -6,7 +6,7 @@ import pytest
 
 from tests.program import run
 
-NAMES = {"cohort step", "topology update", "ablation", "sparse layer"}
+NAMES = {"cohort step", "topology update", "ablation", "sparse layer", "candidates"}
 
 
 @pytest.mark.parametrize("only", ["cohort step", pytest.param("", marks=pytest.mark.slow)])

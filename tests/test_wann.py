@@ -39,7 +39,6 @@ from sparse_jax.search import wann_run
 from sparse_jax.search.genome import Genome, connections, initial
 from sparse_jax.search.mutation import MUTATIONS, mutate, pick
 from sparse_jax.search.places import Places
-from sparse_jax.search.plan import Asked, make_plan
 from sparse_jax.search.shared_weight import WORST, logits, scores, vote
 from sparse_jax.search.wann import (
     FITNESS,
@@ -53,6 +52,7 @@ from sparse_jax.search.wann import (
     start,
 )
 from sparse_jax.search.wann_export import export
+from sparse_jax.search.wann_plan import Asked, make_plan
 from sparse_jax.study.mask_file import load_masks
 from sparse_jax.training.cohort import make_mesh, replicate
 from sparse_jax.training.hardware import Hardware
@@ -597,11 +597,11 @@ def test_other_settings_another_study_and_damage_are_refused(tmp_path):
 
 def test_another_process_or_other_data_are_refused(tmp_path):
     plan = plan_of(tmp_path / "w")
-    with wann_run.opened(plan, {"data": "a"}), pytest.raises(UserError, match="is in use by process"):
+    with wann_run.opened(plan.place, {"data": "a"}), pytest.raises(UserError, match="is in use by process"):
         wann_run.search(plan, Asking())
     with pytest.raises(UserError, match="is not the one this search was begun on"):
         wann_run.search(plan, Asking())
-    with wann_run.opened(plan, {"data": "a"}) as workdir:
+    with wann_run.opened(plan.place, {"data": "a"}) as workdir:
         assert workdir == tmp_path / "w"
 
 
@@ -652,8 +652,9 @@ def test_the_program_survives_its_signals_and_its_network_is_a_plan_of_train(tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "which search? Known: wann"),
-        ("wan", "unknown search 'wan'. Did you mean 'wann'? Known: wann"),
+        ("", "which search? Known: safs, wann"),
+        ("wan", "unknown search 'wan'. Did you mean 'wann'? Known: safs, wann"),
+        ("--seed=1", "which search? Known: safs, wann"),
         ("wann more", "unexpected argument 'more'"),
         ("wann --weights=0:1", "--weights: with a shared weight of 0"),
         ("wann --dataset=digits,mnist", "--dataset: takes one value, not a list"),

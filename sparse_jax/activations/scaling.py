@@ -55,9 +55,19 @@ def _fixed(make: Make, name: str, alpha: float, beta: float) -> Activation:
     return h if alpha == beta == 1 else lambda x: alpha * h(beta * x)
 
 
+# what has an α and a β of its own -> (module, name, initializer, x) -> the parameter, in a shape that multiplies x
+PARAMETERS: dict[str, Callable[[nn.Module, str, nn.initializers.Initializer, jax.Array], jax.Array]] = {
+    "layer": _per_layer,
+    "neuron": per_neuron,
+}
+
+
+def _trained(scale: str) -> Callable[[Make, str, float, float], Activation]:
+    return lambda make, name, alpha, beta: Scaled(make, alpha, beta, PARAMETERS[scale], name=name)
+
+
 # name -> (maker of h, name of the layer's module, α, β) -> α h(β x)
 SCALES: dict[str, Callable[[Make, str, float, float], Activation]] = {
     "fixed": _fixed,
-    "layer": lambda make, name, alpha, beta: Scaled(make, alpha, beta, _per_layer, name=name),
-    "neuron": lambda make, name, alpha, beta: Scaled(make, alpha, beta, per_neuron, name=name),
+    **{scale: _trained(scale) for scale in PARAMETERS},
 }

@@ -73,8 +73,8 @@ class GRULayer(nn.Module):
 def _over_time(advance: Callable) -> Callable:
     """`advance` over the second axis of its rows, with the same parameters at every step; what it sows is stacked."""
     return nn.scan(
-        advance, variable_broadcast="params", variable_axes={"intermediates": Out(1)}, split_rngs={"params": False},
-        in_axes=1, out_axes=1,
+        advance, variable_broadcast=["params", "choices"], variable_axes={"intermediates": Out(1)},
+        split_rngs={"params": False}, in_axes=1, out_axes=1,
     )  # fmt: skip
 
 

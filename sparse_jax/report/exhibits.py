@@ -1,7 +1,7 @@
 """What a report consists of: figures, tables, and what keeps one from being; and all that they are made from."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -22,6 +22,20 @@ NO_LEVEL = "Neither sparsity nor epsilon was varied, so there is no axis of dens
 ONLY_LEVEL = "Only the level was varied, so there is nothing to cross it with."
 
 
+class Fit(NamedTuple):
+    """How the page fits a figure to the window, in pixels."""
+
+    least: int = 200  # of a panel, where the number of columns can be chosen
+    floor: int = 130  # of a panel in any case
+    most: int = 4  # panels beside each other
+    widest: int = 460  # of a panel
+    margin: int = 76  # beside a panel: its axis
+    ratio: float | None = 0.64  # height by width of panels; None where the height is that of the chart
+
+
+PANELS = Fit()
+
+
 class Figure(NamedTuple):
     """A figure, its data and its words."""
 
@@ -33,6 +47,7 @@ class Figure(NamedTuple):
     draw: Callable[[pd.DataFrame], alt.TopLevelMixin]
     single: dict[str, str]  # settings of which one value is shown at a time, and the first to be shown
     maps: tuple[Map, ...]  # what the page shows in place of the chart
+    fit: Fit
 
 
 class Missing(NamedTuple):
@@ -49,6 +64,18 @@ class Section(NamedTuple):
     id: str
     title: str
     parts: list[Figure | Table | Missing]
+
+
+class Words(NamedTuple):
+    """What a page says beside its sections."""
+
+    kind: str  # what it is the report of, a study or a search
+    title: str
+    varied: str
+    completeness: str
+    headline: list[str]
+    notes: list[str]
+    again: list[dict[str, Any]]  # of `provenance`, one a workdir
 
 
 class Compared(NamedTuple):
@@ -92,9 +119,14 @@ def seeds_note(found: pd.DataFrame) -> str:
 
 
 def figure(id: str, title: str, caption: str, summary: str, data: pd.DataFrame, draw: Callable,
-            single: dict[str, str] | None = None, maps: tuple[Map, ...] = ()) -> Figure:  # fmt: skip
+            single: dict[str, str] | None = None, maps: tuple[Map, ...] = (), fit: Fit = PANELS) -> Figure:  # fmt: skip
     """A figure; one that shows everything at a time, as a chart, unless it is said."""
-    return Figure(id, title, caption, summary, data, draw, single or {}, maps)
+    return Figure(id, title, caption, summary, data, draw, single or {}, maps, fit)
+
+
+def cells_fit(columns: int) -> Fit:
+    """Of a heat map with so many columns of numbers."""
+    return Fit(least=50 * columns, floor=34 * columns, most=3, widest=64 * columns, margin=110, ratio=None)
 
 
 def odd_note(found: pd.DataFrame, sign: str) -> str:

@@ -10,7 +10,7 @@ from sparse_jax.analysis.rules import LEAST_SEEDS
 from sparse_jax.analysis.variance import Term, Variance, rank_agreement
 from sparse_jax.report import factor_figures
 from sparse_jax.report.crossings import Study, cell_means
-from sparse_jax.report.exhibits import Figure, Findings, Missing, figure, odd_note
+from sparse_jax.report.exhibits import Figure, Findings, Fit, Missing, figure, odd_note
 from sparse_jax.report.figures import label
 from sparse_jax.report.tables import Table
 
@@ -57,7 +57,8 @@ def _sizes(study: Study, id: str, title: str) -> Figure:
         "together; 95% intervals by the noncentral F distribution."
     )
     top = "; ".join(f"{row.term} {row.size:.2f}" for row in rows.head(3).itertuples(index=False))
-    return figure(id, title, caption, f"The largest: {top}.", rows, factor_figures.effect_sizes)
+    wide = Fit(margin=205)  # the names of its rows are long
+    return figure(id, title, caption, f"The largest: {top}.", rows, factor_figures.effect_sizes, fit=wide)
 
 
 def _table(study: Study, id: str, title: str) -> Table:

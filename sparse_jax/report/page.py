@@ -15,7 +15,7 @@ import vl_convert
 from markupsafe import Markup
 
 from sparse_jax.report import headline
-from sparse_jax.report.exhibits import Figure, Findings, Missing, Section
+from sparse_jax.report.exhibits import Figure, Findings, Missing, Section, Words
 from sparse_jax.report.figures import label
 from sparse_jax.report.provenance import again
 from sparse_jax.report.records import setting_text
@@ -36,24 +36,37 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def render(findings: Findings, sections: list[Section], follow: float | None) -> str:
-    """The page; `follow` is after how many seconds it loads itself again, None for never."""
+    """The page of a study; `follow` is after how many seconds it loads itself again, None for never."""
     records = findings.records
+    words = Words(
+        "study", headline.title(records), headline.varied(records), headline.completeness(records),
+        headline.sentences(findings), [*records.notes, *headline.failures(records)], again(records.sources),
+    )  # fmt: skip
+    filters = [{"name": name, "label": label(name), "choices": list(records.orders[name])} for name in records.told]
+    return fill(words, sections, filters, _runs(findings), follow)
+
+
+def fill(words: Words, sections: list[Section], filters: list[dict[str, Any]], runs: dict[str, Any] | None,
+         follow: float | None) -> str:  # fmt: skip
+    """The page of anything.
+
+    Args:
+      words: what stands beside the sections.
+      sections: in their order; figures and tables are counted through them.
+      filters: settings by which figures and runs can be chosen; may be empty.
+      runs: the table of all runs with its rows, None where there are no runs.
+      follow: seconds after which the page loads itself again, None for never.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters = [{"name": name, "label": label(name), "choices": list(records.orders[name])} for name in records.told]
     themes = {"light": theme(dark=False), "dark": theme(dark=True), "ramp": RAMP}
     return environment.get_template("page.html").render(
-        title=headline.title(records),
-        varied=headline.varied(records),
-        completeness=headline.completeness(records),
-        headline=headline.sentences(findings),
-        notes=[*records.notes, *headline.failures(records)],
+        **words._asdict(),
         filters=filters,
-        sections=[_shown(section, findings) for section in _numbered(sections)],
-        runs=_runs(findings),
-        again=again(records.sources),
+        sections=[_shown(section) for section in _numbered(sections)],
+        runs=runs,
         follow=None if follow is None else f"{follow:g}",
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         themes=in_script(themes),
@@ -90,13 +103,13 @@ def _numbered(sections: list[Section]) -> list[tuple[Section, list[tuple[int, An
     return numbered
 
 
-def _shown(numbered: tuple[Section, list[tuple[int, Any]]], findings: Findings) -> dict[str, Any]:
+def _shown(numbered: tuple[Section, list[tuple[int, Any]]]) -> dict[str, Any]:
     section, parts = numbered
-    shown = [_part(number, part, findings) for number, part in parts]
+    shown = [_part(number, part) for number, part in parts]
     return {"id": section.id, "title": section.title, "parts": shown}
 
 
-def _part(number: int, part: Figure | Table | Missing, findings: Findings) -> dict[str, Any]:
+def _part(number: int, part: Figure | Table | Missing) -> dict[str, Any]:
     """What the template needs of one part."""
     if isinstance(part, Missing):
         return {"kind": "missing", **part._asdict()}
@@ -105,11 +118,11 @@ def _part(number: int, part: Figure | Table | Missing, findings: Findings) -> di
         return {"kind": "table", **words, "table": part, "rows": cells(part)}
     return {
         "kind": "figure", **words, "summary": part.summary, "maps": bool(part.maps),
-        "json": in_script(_payload(part, findings)),
+        "json": in_script(_payload(part)),
     }  # fmt: skip
 
 
-def _payload(figure: Figure, findings: Findings) -> dict[str, Any]:
+def _payload(figure: Figure) -> dict[str, Any]:
     """What the page's script needs of a figure: specification, rows, and how it fits a window."""
     listed = [name for name in figure.data if name not in ("series", "panel", "kind")]
     payload = {
@@ -125,17 +138,7 @@ def _payload(figure: Figure, findings: Findings) -> dict[str, Any]:
     spec = specification(figure.draw(figure.data))
     (dataset, rows), = spec.pop("datasets").items()  # fmt: skip
     payload |= {"spec": spec, "dataset": dataset, "table": columnar(pd.DataFrame(rows))}
-    return payload | _fit(figure, findings)
-
-
-def _fit(figure: Figure, findings: Findings) -> dict[str, Any]:
-    """How wide panels may be, in pixels: least with columns to choose, floor in any case."""
-    level = findings.layout.level
-    if figure.id.startswith("heat-") and level is not None:
-        cells = len(findings.layout.orders[level])
-        return {"least": 50 * cells, "floor": 34 * cells, "most": 3, "widest": 64 * cells, "margin": 110, "ratio": None}
-    margin = 205 if figure.id == "effect-sizes" else 76  # the names of its rows are long
-    return {"least": 200, "floor": 130, "most": 4, "widest": 460, "margin": margin, "ratio": 0.64}
+    return payload | figure.fit._asdict()
 
 
 def _map(one: Map) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def open_sources(workdirs: Sequence[str]) -> tuple[Source, ...]:
             raise UserError(f"workdir {root} {'is no folder' if root.exists() else 'does not exist'}")
         config = Store(root).read_config()
         if config is None:
-            raise UserError(f"{root} is no workdir of a study: it has no config.json")
+            raise UserError(f"{root} is no workdir: it has no config.json of a study and no search.json")
         if not isinstance(config.get("runs"), dict):
             raise UserError(f"{root / 'config.json'} is not that of a study")
         sources.append(Source(Store(root), config))

@@ -15,6 +15,7 @@ from sparse_jax.report.exhibits import (
     Findings,
     Missing,
     Section,
+    cells_fit,
     figure,
     labels,
     measured,
@@ -107,7 +108,8 @@ def _heat_maps(findings: Findings) -> list:
         ends = f"{by.idxmax()} is highest ({by.max():.2%}) and {by.idxmin()} lowest ({by.min():.2%})"
         summary = f"On average over the cells {ends}."
         draw = partial(figures.heat_map, layout=layout, rows=name)
-        parts.append(figure(f"heat-{name}", title, caption, summary, found, draw))
+        fit = cells_fit(len(layout.orders[layout.level]))
+        parts.append(figure(f"heat-{name}", title, caption, summary, found, draw, fit=fit))
     return parts
 
 

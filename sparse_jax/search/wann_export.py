@@ -7,7 +7,7 @@ import numpy as np
 from sparse_jax.config import WANN_FUNCTIONS, RunConfig, StudyConfig, settings
 from sparse_jax.search.genome import Genome
 from sparse_jax.search.places import Places
-from sparse_jax.search.plan import DATA, Plan
+from sparse_jax.search.wann_plan import DATA, Plan
 from sparse_jax.values import show
 
 MASKS, FLAGS = "masks.npz", "train.flags"

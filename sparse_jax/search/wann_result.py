@@ -11,12 +11,13 @@ from rich import box
 from rich.table import Table
 
 from sparse_jax.config import WANN_FUNCTIONS
+from sparse_jax.search.files import RESULT
 from sparse_jax.search.genome import Genome
-from sparse_jax.search.plan import Plan
 from sparse_jax.search.shared_weight import logits, scores, vote
 from sparse_jax.search.wann import Examples, State
 from sparse_jax.search.wann_export import FLAGS, MASKS, export, flagfile
-from sparse_jax.search.wann_files import RESULT, write_result
+from sparse_jax.search.wann_files import write_result
+from sparse_jax.search.wann_plan import Plan
 from sparse_jax.study.mask_file import save_masks
 from sparse_jax.study.store import write_atomic
 from sparse_jax.study.summary import make_console

@@ -3,25 +3,25 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_leaves_with_path
 
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit, make_apply
 from sparse_jax.data.splits import Splits, split
 from sparse_jax.errors import UserError
-from sparse_jax.search.plan import Plan
+from sparse_jax.search.files import load_arrays, opened, save_arrays
 from sparse_jax.search.wann import Examples, Report, State, make_generation, shardings, start
-from sparse_jax.search.wann_files import load_state, opened, save_state, write_course
+from sparse_jax.search.wann_files import STATE, write_course
+from sparse_jax.search.wann_plan import Plan
 from sparse_jax.search.wann_result import conclude
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.meter import Meter
 from sparse_jax.study.provenance import commit, versions
-from sparse_jax.training.checkpoint import digest
+from sparse_jax.training.checkpoint import by_path, digest
 from sparse_jax.training.cohort import make_mesh, replicate
 from sparse_jax.training.hardware import Hardware, set_up
 
@@ -47,7 +47,7 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     arrays = make_reader(plan.asked.host.data_dir)(data.dataset)
     sizes = {name: getattr(data, name) for name in ("train_size", "test_size", "validation_fraction")}
     origin = {"data": digest(arrays), "versions": versions(), "commit": commit(), "device": hardware.description}
-    with opened(plan, origin) as workdir:
+    with opened(plan.place, origin) as workdir:
         parts = split(arrays, **sizes)
         x = inputs_of(plan, parts)
         begin, end = parts.train, parts.train + parts.validation
@@ -116,13 +116,10 @@ def _line(number: int, course: dict[str, list]) -> str:
 # --- checkpoints -----------------------------------------------------------------------------------
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
-    return {keystr(path): leaf for path, leaf in tree_leaves_with_path(tree)}
-
-
 def _save(workdir: Path, state: State, course: dict[str, list]) -> None:
     columns = {name: np.array(values) for name, values in course.items()}
-    save_state(workdir, _by_path(jax.device_get(state)) | {COURSE + name: column for name, column in columns.items()})
+    arrays = dict(by_path(jax.device_get(state))) | {COURSE + name: column for name, column in columns.items()}
+    save_arrays(workdir / STATE, arrays)
     write_course(workdir, columns)
 
 
@@ -131,9 +128,9 @@ def _restored(plan: Plan, workdir: Path, key: jax.Array) -> Found:
     first = jax.jit(lambda key: start(plan.asked.search, plan.places, key))
     like = jax.eval_shape(first, key)
     columns = {COURSE + name: jax.ShapeDtypeStruct((-1,), jnp.float32) for name in COLUMNS}
-    arrays = load_state(workdir, _by_path(like) | columns)
+    arrays = load_arrays(workdir / STATE, dict(by_path(like)) | columns)
     if arrays is None:
         return Found(first(key), {name: [] for name in COLUMNS})
-    leaves = [arrays[name] for name in _by_path(like)]
+    leaves = [arrays[name] for name, _ in by_path(like)]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return Found(state, {name: list(arrays[COURSE + name]) for name in COLUMNS})

@@ -190,9 +190,7 @@ class Store:
 
     def read_metrics(self, run_id: str) -> list[dict]:
         """The intact rows in the order written; none if the run has no file."""
-        path = self._metrics(run_id)
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-        return [row for row in map(_parse_object, lines) if row is not None]
+        return read_lines(self._metrics(run_id))
 
     def truncate_metrics(self, run_id: str, step: int) -> None:
         """Drop the rows after `step` and what a kill cut short.
@@ -258,6 +256,15 @@ def read_object(path: Path) -> dict | None:
         return _parse_object(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The JSON objects that the lines of a file hold, in the order written; none if it is gone.
+
+    A line that holds anything else, such as the last one that a kill cut short, is passed over.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return [row for row in map(_parse_object, lines) if row is not None]
 
 
 def _parse_object(text: bytes) -> dict | None:

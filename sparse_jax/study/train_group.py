@@ -26,7 +26,7 @@ KEPT_CHECKPOINTS = 2
 SECONDS_A_CHUNK = 0.5  # between two looks at signals, checkpoints and the progress bar
 
 
-class _Pace:
+class Pace:
     """How many steps to hand to the device at once; any division of the steps gives the same bits."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Trainer:
         self.config, self.problem = group.runs[0].config, group.runs[0].problem
         self.checkpoint_seconds = checkpoint_seconds
         self.pending = [run for run in group.runs if run.id not in group.finished]
-        self.pace, self.cost = _Pace(), Cost(group.runs, None)
+        self.pace, self.cost = Pace(), Cost(group.runs, None)
         self.continues = False  # whether it begins at the end of shorter runs
 
     def train(self) -> bool:

@@ -33,7 +33,7 @@ def digest(tree: PyTree) -> str:
     The same in every process and for every sharding. Leaves are jax or NumPy arrays that this
     process can address in full; a typed PRNG key counts by its `key_data`.
     """
-    return _digest(_by_path(tree))
+    return _digest(by_path(tree))
 
 
 def _digest(leaves: Iterable[tuple[str, Any]]) -> str:
@@ -45,7 +45,8 @@ def _digest(leaves: Iterable[tuple[str, Any]]) -> str:
     return content.hexdigest()
 
 
-def _by_path(tree: PyTree) -> list[tuple[str, Any]]:
+def by_path(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of a tree in its order, each with its path as text."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
@@ -94,7 +95,7 @@ class Checkpoints:
           OSError: the write before this one failed, or this one could not start.
         """
         meta = json.loads(json.dumps(meta))
-        record = {"digest": seal(step, _by_path(state), meta), "leaves": _leaves(state), "meta": meta}
+        record = {"digest": seal(step, by_path(state), meta), "leaves": _leaves(state), "meta": meta}
         self.wait()
         self._set_unusable_aside()
         newest = self._manager.latest_step()
@@ -161,7 +162,7 @@ class Checkpoints:
             raise ValueError(f"{path} is {saved.get(path)}, expected {wanted.get(path)}")
         items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
         state = self._manager.restore(step, args=items)["state"]
-        if seal(step, _by_path(state), record["meta"]) != record["digest"]:
+        if seal(step, by_path(state), record["meta"]) != record["digest"]:
             raise ValueError(DAMAGED)
         return state, record["meta"]
 
@@ -207,7 +208,7 @@ def _is_key(leaf) -> bool:
 
 def _leaves(tree: PyTree) -> dict[str, str]:
     """Path -> dtype and shape, for example "['kernel']" -> "float32[784, 300]"."""
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(tree)}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path(tree)}
 
 
 def _placed(leaf) -> jax.ShapeDtypeStruct:

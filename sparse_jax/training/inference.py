@@ -8,13 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.activations.by_layer import by_layer
 from sparse_jax.config import RunConfig
 from sparse_jax.data.normalization import Normalization, make_apply
 from sparse_jax.models.layers import DTYPES
 from sparse_jax.sparse.layer import KERNEL, LINKS
 from sparse_jax.sparse.products import multiply
-from sparse_jax.training.parts import as_logits, make_network, scaling_of
+from sparse_jax.training.parts import as_logits, functions_of, make_network
 from sparse_jax.training.problem import Problem
 
 FORMULATION = "jax"  # of sparse products: the C++ kernel is there in this process only
@@ -47,7 +46,7 @@ def make_inference(
         zeros, features = nn.initializers.zeros, widths.get(kernel, features)  # others divide by the number of inputs
         return nn.Dense(features, use_bias=bias, kernel_init=zeros, dtype=compute, name=name)
 
-    model = make_network(config, problem, config.activation, scaling_of(config), dense)
+    model = make_network(config, problem, functions_of(config), dense)
     normalize, variables = make_apply(config.normalization), {"params": params, **model_state}
 
     def logits(x: jax.Array) -> jax.Array:
@@ -84,8 +83,7 @@ class _Nonlinearity(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        config = self.config
-        return by_layer(config.activation, config.all_relu_alpha, scaling_of(config))(self.layer)(x)
+        return functions_of(self.config)(self.layer)(x)
 
 
 def activate(config: RunConfig, params: Any, layer: int, x: jax.Array) -> jax.Array:

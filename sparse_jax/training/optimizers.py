@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules, built inside the traced program so that rates may differ by run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -86,6 +86,25 @@ def make_optimizer(config: RunConfig, rate: jax.Array, decay: jax.Array) -> opta
     if not config.gradient_clip:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.gradient_clip), optimizer)
+
+
+def one_of(optimizers: Sequence[optax.GradientTransformation], index: jax.Array) -> optax.GradientTransformation:
+    """The optimiser of an index, int32[], of several; its state has the slots of all, and those of the others stay."""
+
+    def init(params: Any) -> tuple:
+        return tuple(one.init(params) for one in optimizers)
+
+    def update(grads: Any, state: tuple, params: Any = None) -> tuple[Any, tuple]:
+        def branch(i: int) -> Callable[[Any, tuple, Any], tuple[Any, tuple]]:
+            def updated(grads, state, params):
+                steps, own = optimizers[i].update(grads, state[i], params)
+                return steps, (*state[:i], own, *state[i + 1 :])
+
+            return updated
+
+        return jax.lax.switch(index, [branch(i) for i in range(len(optimizers))], grads, state, params)
+
+    return optax.GradientTransformation(init, update)
 
 
 def zero_slots(tx: optax.GradientTransformation, opt_state: Any, params: Any, kept: Masks) -> Any:

@@ -1,5 +1,6 @@
 """What the functions of a run have in common."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import optax
 from flax.core import DenyList
 
 from sparse_jax.activations.by_layer import GATES, by_layer
+from sparse_jax.activations.choice import CHOICES, Operators, by_choice
+from sparse_jax.activations.fixed import Activation
 from sparse_jax.activations.responses import RESPONSES, responses_of, with_responses
 from sparse_jax.activations.scaling import Scaling
 from sparse_jax.config import RATES, RunConfig
@@ -30,13 +33,21 @@ from sparse_jax.topology.methods import METHODS, Settings
 from sparse_jax.topology.patterns import Pattern, parse_pattern
 from sparse_jax.topology.rule import Rule
 from sparse_jax.topology.schedules import Course
-from sparse_jax.training.optimizers import make_optimizer, rate_factor
+from sparse_jax.training.optimizers import make_optimizer, one_of, rate_factor
 from sparse_jax.training.problem import Problem
 from sparse_jax.training.state import HyperParams
 from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
 # The streams of randomness of a run: each is folded into its key, then the step.
-PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH, ABLATION = range(10)
+PARAMS, TOPOLOGY, ORDER, DROPOUT, UPDATE, WALK, BIRTH, AUGMENT, FRESH, ABLATION, SEARCH = range(11)
+
+
+class Choices(NamedTuple):
+    """What settings may be that are static in other programs, and here are data: a run comes with its `Chosen`."""
+
+    operators: Operators  # of the activation functions
+    optimizers: tuple[str, ...]
+    lr_schedules: tuple[str, ...]
 
 
 class Parts(NamedTuple):
@@ -44,30 +55,33 @@ class Parts(NamedTuple):
 
     config: RunConfig
     problem: Problem
+    choices: Choices | None  # instead of what the configuration says of them
     model: nn.Module
     normalize: Callable
     augment: Callable
 
 
-def make_parts(config: RunConfig, problem: Problem) -> Parts:
+def make_parts(config: RunConfig, problem: Problem, choices: Choices | None = None) -> Parts:
     """The model, the normalisation and the augmentation of a configuration."""
-    network = make_network(config, problem, config.activation, scaling_of(config))
-    return Parts(config, problem, network, make_apply(config.normalization), make_augment(config.augmentation))
+    functions = functions_of(config) if choices is None else by_choice(choices.operators)
+    network = make_network(config, problem, functions)
+    augment = make_augment(config.augmentation)
+    return Parts(config, problem, choices, network, make_apply(config.normalization), augment)
 
 
-def scaling_of(config: RunConfig) -> Scaling:
-    """What the activation functions of a configuration are scaled with."""
-    return Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
+def functions_of(config: RunConfig) -> Callable[[int], Activation]:
+    """The activation functions of a configuration, by layer index."""
+    scaling = Scaling(config.activation_alpha, config.activation_beta, config.activation_scale)
+    return by_layer(config.activation, config.all_relu_alpha, scaling)
 
 
 def make_network(
     config: RunConfig,
     problem: Problem,
-    activation: tuple[str, ...],
-    scaling: Scaling,
+    functions: Callable[[int], Activation],
     dense: Callable[[str, int, bool], nn.Module] | None = None,
 ) -> nn.Module:
-    """The network of a configuration, with the activation functions named, and scaled so.
+    """The network of a configuration, with these activation functions.
 
     `dense` makes its dense layers (`models.layers.Layers`); None makes those of the configuration.
     """
@@ -76,8 +90,7 @@ def make_network(
     if dense is None:
         dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
     layers = layers._replace(dense=dense)
-    functions = with_responses(by_layer(activation, config.all_relu_alpha, scaling))
-    return make_model(config, problem.classes, functions, gate, layers)
+    return make_model(config, problem.classes, with_responses(functions), gate, layers)
 
 
 def as_logits(config: RunConfig, outputs: jax.Array) -> jax.Array:
@@ -140,12 +153,21 @@ def course(config: RunConfig, problem: Problem, step: jax.Array) -> Course:
 
 def learning_rate(parts: Parts, hyper: HyperParams, step: jax.Array) -> jax.Array:
     """float32[], at a step of the run: on its own clock, on which RigL's updates count as steps."""
-    return hyper.learning_rate * rate_factor(parts.config, parts.problem, step)
+    if parts.choices is None:
+        return hyper.learning_rate * rate_factor(parts.config, parts.problem, step)
+    configs = [dataclasses.replace(parts.config, lr_schedule=name) for name in parts.choices.lr_schedules]
+    factors = jnp.stack([jnp.float32(rate_factor(config, parts.problem, step)) for config in configs])
+    return hyper.learning_rate * factors[hyper.chosen.lr_schedule]
 
 
 def optimizer(parts: Parts, hyper: HyperParams, step: jax.Array) -> optax.GradientTransformation:
     """The optimiser at a step of the run."""
-    return make_optimizer(parts.config, learning_rate(parts, hyper, step), hyper.weight_decay)
+    rate = learning_rate(parts, hyper, step)
+    if parts.choices is None:
+        return make_optimizer(parts.config, rate, hyper.weight_decay)
+    common = dataclasses.replace(parts.config, momentum=hyper.chosen.momentum)
+    configs = [dataclasses.replace(common, optimizer=name) for name in parts.choices.optimizers]
+    return one_of([make_optimizer(config, rate, hyper.weight_decay) for config in configs], hyper.chosen.optimizer)
 
 
 def _raw_batch(parts: Parts, key: jax.Array, step: jax.Array, data: Data) -> tuple[jax.Array, jax.Array]:
@@ -239,7 +261,7 @@ def _gradients(
     """Gradients at parameters and probes, (loss, correct, model_state), and the inputs of what is executed sparsely."""
     x, y = training_batch(parts, key, step, data)
     dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
-    changing = [name for name in model_state if name != LINKS]
+    changing = [name for name in model_state if name not in (LINKS, CHOICES)]
 
     def loss_fn(params, probes):
         variables = {"params": params, **model_state, PROBES: probes}

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparse_jax.activations.by_layer import by_layer
+from sparse_jax.activations.choice import CHOICES, chosen
 from sparse_jax.activations.scaling import UNSCALED
 from sparse_jax.data.batches import Data
 from sparse_jax.models.shapes import OUTLINES
@@ -68,9 +70,12 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
 def _first_weights(parts: Parts, hyper: HyperParams, data: Data, links: dict[str, Links]) -> tuple[Any, Any]:
     """Parameters, dense but where a layer has `links`, and the model's other variables: given, or drawn."""
     params, model_state = initial_variables(parts, weights_key(parts.config, hyper), data, links)
-    if not hyper.network:
-        return params, model_state
-    return hyper.network["params"], model_state | hyper.network["model_state"]
+    if hyper.network:
+        params, model_state = hyper.network["params"], model_state | hyper.network["model_state"]
+    if parts.choices is not None:
+        choices = chosen(model_state[CHOICES], hyper.chosen.operator, hyper.chosen.scaled)
+        model_state = model_state | {CHOICES: choices}
+    return params, model_state
 
 
 def _first_links(parts: Parts, hyper: HyperParams, key: jax.Array) -> dict[str, Links]:
@@ -127,7 +132,7 @@ def _scored_masks(
 
     In float32, whatever the network's arithmetic: half precision would confuse ranks.
     """
-    parts = make_parts(dataclasses.replace(parts.config, dtype="float32"), parts.problem)
+    parts = make_parts(dataclasses.replace(parts.config, dtype="float32"), parts.problem, parts.choices)
     name, names = parts.config.initial_topology, parts.problem.masked
     total = sum(hyper.start.values()) if parts.config.allocation == "global" else None
     x, y = batch(parts, key, jnp.int32(0), data)
@@ -142,7 +147,7 @@ def _scored_masks(
     level = 1.0 if in_series else scores.SYNFLOW_LEVEL  # of what goes in, and of what comes out
 
     def linear(params):
-        model = make_network(parts.config, parts.problem, ("linear",), UNSCALED)
+        model = make_network(parts.config, parts.problem, by_layer(("linear",), None, UNSCALED))
         ones = jnp.full_like(x[:1], level)
         return level * model.apply({"params": params, **model_state}, ones, train=False)
 

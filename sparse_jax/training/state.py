@@ -12,6 +12,16 @@ from sparse_jax.topology.rule import Topology
 from sparse_jax.training.average import Average
 
 
+class Chosen(NamedTuple):
+    """What a run has of settings that are data to its program, because a search is over them."""
+
+    operator: jax.Array  # int32[layers], of the activation function of every layer
+    scaled: jax.Array  # bool[], whether α and β of α h(β x) are trained
+    optimizer: jax.Array  # int32[]
+    momentum: jax.Array  # float32[]
+    lr_schedule: jax.Array  # int32[]
+
+
 class HyperParams(NamedTuple):
     """The settings that may differ between the runs of a cohort."""
 
@@ -24,6 +34,7 @@ class HyperParams(NamedTuple):
     network: Any  # params and model_state before the first step, where they are given; else empty
     learning_rate: jax.Array  # float32[]
     weight_decay: jax.Array  # float32[]
+    chosen: Chosen | None = None  # indices into the `Choices` of the program, if it has any
 
 
 class Running(NamedTuple):

@@ -22,6 +22,7 @@ from sparse_jax.training.parts import (
     BIRTH,
     UPDATE,
     WALK,
+    Choices,
     Parts,
     counting_active,
     course,
@@ -42,14 +43,15 @@ from sparse_jax.training.start import init
 from sparse_jax.training.state import HyperParams, Rewind, RunState, TrainFns
 
 
-def make_train(config: RunConfig, problem: Problem) -> TrainFns:
+def make_train(config: RunConfig, problem: Problem, choices: Choices | None = None) -> TrainFns:
     """The functions that train one run, ready for jit, vmap, map and shard_map.
 
     Args:
       config: the resolved configuration; its dynamic settings are ignored, they come with `HyperParams`.
       problem: sizes and shapes, of the same configuration.
+      choices: of the settings that a search is over, and that come with `HyperParams`, too.
     """
-    parts = make_parts(config, problem)
+    parts = make_parts(config, problem, choices)
     return TrainFns(
         init=partial(init, parts),
         steps=partial(_steps, parts),

@@ -8,6 +8,7 @@ from sparse_jax.config import AUTO, WANN_MUTATIONS, RunConfig, StudyConfig, Wann
 from sparse_jax.data.catalog import DatasetInfo, describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
+from sparse_jax.search.files import Place
 from sparse_jax.search.places import Places
 from sparse_jax.study.grid import dataset_label, digest
 from sparse_jax.values import show
@@ -40,6 +41,11 @@ class Plan(NamedTuple):
         search, data = self.asked.search, self.asked.data
         names = [name for name in settings(WannConfig) if name != "generations"]
         return {name: show(getattr(search, name)) for name in names} | {n: show(getattr(data, n)) for n in DATA}
+
+    @property
+    def place(self) -> Place:
+        """Where it is kept."""
+        return Place(self.workdir, "wann", self.values, self.asked.data.dataset, self.asked.host)
 
     @property
     def description(self) -> str:

@@ -1,0 +1,236 @@
+"""A search for the activation functions of sparse networks, as it is asked for. Imports no jax.
+
+The networks of a search are pipelines: one seed at one sparsity. All that a pipeline goes through, from the network
+that it starts from to the ones that are compared at the end, is its own.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from sparse_jax.config import AUTO, RunConfig, SafsConfig, settings
+from sparse_jax.errors import UserError
+from sparse_jax.flags import Grid
+from sparse_jax.models.shapes import OUTLINES
+from sparse_jax.recipes import NATURES
+from sparse_jax.search.files import Place
+from sparse_jax.study.grid import Run, dataset_label, digest, make_study
+from sparse_jax.training.problem import Problem
+from sparse_jax.values import show
+
+# what of RunConfig a search has no use for: the second stage is about the scaling of functions, weights are its own
+_FIXED = ("initial_weights", "activation_alpha", "activation_beta", "activation_scale", "execution")
+NETWORK = tuple(name for name in settings(RunConfig) if name not in _FIXED)
+LEVELS = ("sparsity", "epsilon")  # of which there may be several
+OWN = {"method": "static"}  # other defaults than a study's
+HOST = (
+    "num_seeds", "first_seed", "workdir", "resume", "dry_run", "data_dir", "checkpoint_seconds", "layout", "lane_width",
+    "cpu_devices", "compilation_cache",
+)  # fmt: skip
+MOST_EVALUATED = 1_000_000  # by exhaustive
+COLUMNS = ("dense", "default", "stage1", "stage2", "both")  # of the table at the end
+
+
+class Asked(NamedTuple):
+    """What the command line says."""
+
+    search: SafsConfig
+    networks: Grid  # of NETWORK, one value each but for LEVELS; of StudyConfig what HOST names
+
+
+class Pipeline(NamedTuple):
+    """One seed at one sparsity, as the runs that its trainings are."""
+
+    id: str  # its name in files
+    run: Run  # the sparse network, as the method that was asked for trains it
+    dense: Run  # by name: its masks are full
+    start: Run  # the sparse network that everything starts from, where it is not the dense one pruned
+    candidate: Run
+    final: Run
+
+
+class Plan(NamedTuple):
+    """A search that can begin."""
+
+    asked: Asked
+    pipelines: tuple[Pipeline, ...]
+    prunes: bool  # whether the starting network is the dense one, pruned; else a sparse one is trained
+    operators: tuple[str, ...]  # what a layer may have: those of the search come first, then default ones
+    default: tuple[int, ...]  # their indices in the network that was asked for, one a layer
+    workdir: Path
+
+    @property
+    def layers(self) -> int:
+        """Activation functions of a network."""
+        return len(self.default)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table at the end: those of the second stage only if there is one."""
+        return COLUMNS if self.asked.search.trials else COLUMNS[:3]
+
+    @property
+    def problem(self) -> Problem:
+        """Of all networks but for the length of training."""
+        return self.pipelines[0].final.problem
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the first sparse network."""
+        return self.pipelines[0].run.config
+
+    @property
+    def place(self) -> Place:
+        """Where it is kept."""
+        grid = self.asked.networks
+        return Place(self.workdir, "safs", values_of(self.asked), grid.axes["dataset"][0], grid.study)
+
+    @property
+    def description(self) -> str:
+        """What would be done, in a few lines."""
+        search, problem, count = self.asked.search, self.problem, len(self.pipelines)
+        size, (start, candidate, final) = len(search.operators) ** self.layers, self.epochs
+        kind = "dense networks, then pruned" if self.prunes else f"dense ones and as many by {self.config.method}"
+        lines = [
+            f"{count} {'pipelines' if count > 1 else 'pipeline'}: {', '.join(one.id for one in self.pipelines)}",
+            f"{problem.train:,} examples for training, {problem.validation:,} for validation, {problem.test:,} for "
+            f"the test at the end; {problem.steps_per_epoch:,} steps an epoch",
+            f"start: {count} {kind}, {start:,} epochs",
+            f"stage 1: {self.tried:,} candidates each by {search.strategy}, of {len(search.operators)} operators in "
+            f"{self.layers} layers ({size:,} in all), {candidate:,} epochs",
+        ]
+        if search.trials:
+            lines.append(
+                f"stage 2: {search.trials:,} trials each of two by {search.sampler}, {candidate:,} epochs; "
+                f"alpha and beta a {search.scale}"
+            )
+        lines.append(f"at the end: {len(self.columns) - 1} networks each, {final:,} epochs")
+        return "\n".join([*lines, f"would write to {self.workdir}"])
+
+    @property
+    def tried(self) -> int:
+        """Candidates of the first stage of a pipeline; exhaustive fills up its last move."""
+        search = self.asked.search
+        if search.strategy == "exhaustive":
+            return -(-(len(search.operators) ** self.layers) // search.candidates) * search.candidates
+        return (search.steps + 1) * search.candidates
+
+    @property
+    def epochs(self) -> tuple[int, int, int]:
+        """Of the start, a candidate and the end."""
+        first = self.pipelines[0]
+        return first.dense.config.epochs, first.candidate.config.epochs, first.final.config.epochs
+
+
+def values_of(asked: Asked) -> dict[str, str]:
+    """All that determines the course of a pipeline, as the flags write it: not how many pipelines there are."""
+    search = {name: show(getattr(asked.search, name)) for name in settings(SafsConfig) if name != "storage"}
+    axes = asked.networks.axes
+    return search | {name: show(axes[name][0]) for name in NETWORK if name not in LEVELS}
+
+
+def make_plan(asked: Asked) -> Plan:
+    """Check what is asked for. Raises UserError, one line, for what cannot be searched; nothing is written."""
+    _check_search(asked.search)
+    grid = _completed(asked.networks)
+    method, first = (grid.axes[name][0] for name in ("method", "initial_topology"))
+    if method == "dense":
+        raise UserError("--method=dense has no sparse network to search for: use static, or another method")
+    goes_on = NATURES[method].count in ("constant", "accuracy")
+    search, final = asked.search, grid.axes["epochs"][0]
+    start = final if search.start_epochs == AUTO else search.start_epochs
+    if not final:
+        raise UserError("--epochs=0 leaves nothing to compare: the networks at the end are trained for --epochs")
+    runs = make_study(_changed(grid, {"epochs": (final if goes_on else start,)}), {}).runs
+    if not runs[0].problem.validation:
+        raise UserError("--validation_fraction=0 leaves nothing to score candidates by")
+    operators, default = _operators(search, runs[0].config)
+    _check_size(search, len(default))
+    prunes = goes_on and first == "magnitude"
+    pipelines = []
+    for run in runs:
+        own = _of_run(grid, run)
+        kept = _changed(own, {"initial_topology": ("random",)})  # by name: they are given their masks
+        still = _changed(kept, {"method": ("static",)})
+        kept = kept if goes_on else still
+        grids = ((still, start), (own, start), (kept, search.candidate_epochs), (kept, final))
+        stages = (make_study(_changed(one, {"epochs": (epochs,)}), {}).runs[0] for one, epochs in grids)
+        pipelines.append(Pipeline(_label(run.config), run, *stages))
+    plan = Plan(asked, tuple(pipelines), prunes, operators, default, Path())
+    return plan._replace(workdir=_workdir(plan))
+
+
+def _completed(grid: Grid) -> Grid:
+    """With the settings that no flag of a search sets; a static topology is, unless asked otherwise, a pruned one."""
+    config, axes = RunConfig(), grid.axes
+    axes = {name: (getattr(config, name),) for name in _FIXED} | axes
+    if axes["method"] == ("static",) and axes["initial_topology"] == (AUTO,):
+        axes |= {"initial_topology": ("magnitude",)}
+    if axes["initial_topology"] == ("magnitude",) and axes["allocation"] == (AUTO,) and axes["epsilon"] == (None,):
+        axes |= {"allocation": ("uniform",)}
+    return grid._replace(axes=axes)
+
+
+def _of_run(grid: Grid, run: Run) -> Grid:
+    """The grid of one run of it; nothing in it counts as given."""
+    study = dataclasses.replace(grid.study, num_seeds=1, first_seed=run.config.seed)
+    levels = {name: (getattr(run.config, name),) for name in LEVELS}
+    return Grid(grid.axes | levels, study, frozenset())
+
+
+def _check_search(search: SafsConfig) -> None:
+    for name in ("operators", "tuned_optimizers", "tuned_schedules"):
+        values = getattr(search, name)
+        if len(set(values)) < len(values):
+            raise UserError(f"--{name}={show(values)} names one twice")
+    for name in ("tuned_rates", "tuned_momenta", "tuned_weight_decays"):
+        ends = getattr(search, name)
+        if len(ends) > 2 or list(ends) != sorted(ends):
+            raise UserError(f"--{name}={show(ends)} is neither one number nor a range: from and to, as 0.1:10")
+    if search.strategy == "genetic" and search.candidates < 2:
+        raise UserError("--strategy=genetic is a population of --candidates: it takes 2 or more")
+    if search.annealing_to > search.annealing_from:
+        raise UserError(
+            f"--annealing_to={search.annealing_to:g} is above --annealing_from={search.annealing_from:g}: it cools down"
+        )
+
+
+def _check_size(search: SafsConfig, layers: int) -> None:
+    size = len(search.operators) ** layers
+    if search.strategy == "exhaustive" and size > MOST_EVALUATED:
+        raise UserError(
+            f"--strategy=exhaustive would try {size:,} candidates, {len(search.operators)} operators in {layers} "
+            "layers: name fewer --operators, or use lahc"
+        )
+
+
+def _changed(grid: Grid, changes: dict[str, tuple]) -> Grid:
+    return grid._replace(axes=grid.axes | changes)
+
+
+def _label(config: RunConfig) -> str:
+    level = "".join(f"{name[0]}{value:g}-" for name in LEVELS if (value := getattr(config, name)) is not None)
+    return f"{level}seed{config.seed}"
+
+
+def _operators(search: SafsConfig, config: RunConfig) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    layers = OUTLINES[config.model].activations(config)
+    default = config.activation if len(config.activation) > 1 else config.activation * layers
+    operators = tuple(dict.fromkeys((*search.operators, *default)))
+    return operators, tuple(operators.index(name) for name in default)
+
+
+def _workdir(plan: Plan) -> Path:
+    asked = plan.asked.networks.study.workdir
+    if asked != AUTO:
+        return Path(asked).expanduser()
+    label = f"{dataset_label(plan.config.dataset)}-{plan.config.model}-safs"
+    return Path("results") / f"{label}-{digest(list(values_of(plan.asked).items()))}"
+
+
+def program_config(run: Run, grid: Grid) -> RunConfig:
+    """The configuration of a program in which what a search is over is data: nothing of it is left unused."""
+    raw = {name: grid.axes[name][0] for name in ("momentum", "lr_decay_at", "lr_decay_factor", "all_relu_alpha")}
+    config = RunConfig()
+    values = {name: getattr(config, name) if value is None else value for name, value in raw.items()}
+    return dataclasses.replace(run.config, **values)
