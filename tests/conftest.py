@@ -32,3 +32,12 @@ def _programs_are_dropped():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for the pages of a module."""
+    from tests.browsing import launched  # it needs playwright, which most tests do without
+
+    with launched() as found:
+        yield found

@@ -3,8 +3,6 @@
 import csv
 import itertools
 import math
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +10,9 @@ import pytest
 from scipy import stats
 
 from sparse_jax.report import build
+from tests.browsing import DRAWN, opening
 from tests.report_store import edit_result, fail, write_study
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PUBLISHED = """label,method,activation,sparsity,published,published_low,published_high,source
 dense,dense,relu,,93.5,,,a paper
 SET,set,relu,0.9,84.5,83,86,a paper
@@ -29,7 +22,6 @@ SET,set,tanh,0.99,35,,,a paper
 any,,relu,0.9,80,,,a paper
 RigL,rigl,relu,0.9,80,,,a paper
 """
-DRAWN = "window.report && !document.body.dataset.drawing"
 LEAST_CONTRAST = """() => {
     const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
     const light = colour => {
@@ -56,35 +48,11 @@ def store(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine; CHROMIUM names one")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def open_page(browser, store):
-    """Open the page; whatever it says to the console, and whatever it asks for, is kept."""
-    contexts = []
-
-    def open_(**options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
-        page = contexts[-1].new_page()
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto((store / "report" / "index.html").as_uri())
-        page.wait_for_function(DRAWN)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
+    """Open the page."""
+    with opening(browser) as open_:
+        yield lambda **options: open_(store, **options)
 
 
 def rows_of(store):

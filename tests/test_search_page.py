@@ -5,8 +5,9 @@ import itertools
 import pytest
 
 from sparse_jax.report import build
+from tests.browsing import opening
 from tests.search_store import write_safs, write_wann
-from tests.test_report_page import CHROMIUM, DRAWN, QUIET, cells_of, data_of, playwright
+from tests.test_report_page import cells_of, data_of
 
 LEAST_CONTRAST = """() => {
     const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -35,35 +36,11 @@ def roots(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine; CHROMIUM names one")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def open_page(browser, roots):
-    """Open the page of a search; whatever it says to the console, and whatever it asks for, is kept."""
-    contexts = []
-
-    def open_(name, **options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
-        page = contexts[-1].new_page()
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto((roots / name / "report" / "index.html").as_uri())
-        page.wait_for_function(DRAWN)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
+    """Open the page of a search."""
+    with opening(browser) as open_:
+        yield lambda name, **options: open_(roots / name, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)

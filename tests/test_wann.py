@@ -57,6 +57,7 @@ from sparse_jax.study.mask_file import load_masks
 from sparse_jax.training.cohort import make_mesh, replicate
 from sparse_jax.training.hardware import Hardware
 from sparse_jax.values import read, show, within
+from tests.asking import Asking
 from tests.program import ROOT
 from tests.test_models import build, kernels_of, resolved, variables_of
 
@@ -478,18 +479,6 @@ def test_a_network_without_hidden_nodes_is_none_that_trains():
 
 
 # --- on disk ---------------------------------------------------------------------------------------
-
-
-class Asking:
-    """An interrupt that asks after so many looks."""
-
-    def __init__(self, after=math.inf):
-        self.left = after
-
-    @property
-    def asked(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.fixture(autouse=True)

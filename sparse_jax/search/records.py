@@ -6,12 +6,11 @@ opened again. The course of a search follows from its lines: no other state of i
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_jax.study.store import dump_json, read_lines, write_atomic
+from sparse_jax.study.store import append_lines, dump_json, read_lines, write_atomic
 
 CANDIDATES, TABLE = "candidates.jsonl", "candidates.csv"
 
@@ -29,14 +28,7 @@ class Records:
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append lines, all by one write. Raises OSError where there is no room for them."""
         lines = list(lines)
-        content = "".join(map(dump_json, lines)).encode()
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            written = os.write(file, content)
-        finally:
-            os.close(file)
-        if written != len(content):
-            raise OSError(f"no space left for {self._path}")
+        append_lines(self._path, lines)
         self.lines += lines
 
     def of(self, stage: str, pipeline: str) -> list[dict[str, Any]]:

@@ -35,5 +35,6 @@ class Meter:
         """Some more steps, and what is to be said of them."""
         self._progress.update(self._task, description=line, advance=steps)
         if self._progress.disable and time.monotonic() - self._told >= EVERY:
-            print(line, file=sys.stderr, flush=True)
+            (task,) = self._progress.tasks
+            print(f"{task.percentage:3.0f} %  {line}", file=sys.stderr, flush=True)
             self._told = time.monotonic()

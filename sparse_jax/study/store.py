@@ -179,14 +179,7 @@ class Store:
 
     def append_metrics(self, run_id: str, row: dict) -> None:
         """Append one row, with its "step". After a kill call `truncate_metrics` first."""
-        line = dump_json(row).encode()
-        file = os.open(self._metrics(run_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            written = os.write(file, line)
-        finally:
-            os.close(file)
-        if written != len(line):
-            raise OSError(f"no space left for {self._metrics(run_id)}")
+        append_lines(self._metrics(run_id), [row])
 
     def read_metrics(self, run_id: str) -> list[dict]:
         """The intact rows in the order written; none if the run has no file."""
@@ -256,6 +249,18 @@ def read_object(path: Path) -> dict | None:
         return _parse_object(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def append_lines(path: Path, rows: Iterable[dict]) -> None:
+    """Append JSON objects to a file, a line each, by one write. Raises OSError where there is no room for them."""
+    content = "".join(map(dump_json, rows)).encode()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        written = os.write(file, content)
+    finally:
+        os.close(file)
+    if written != len(content):
+        raise OSError(f"no space left for {path}")
 
 
 def read_lines(path: Path) -> list[dict]:
