@@ -416,7 +416,7 @@ def test_a_storage_that_cannot_be_reached_is_one_line(url, message, tmp_path):
     assert message in done.stderr
     assert "secret" not in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "w" / "candidates.jsonl").exists()
+    assert not (tmp_path / "w").exists()
 
 
 def test_help_teaches_and_a_dry_run_writes_nothing(tmp_path):

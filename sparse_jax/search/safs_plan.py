@@ -14,6 +14,7 @@ from sparse_jax.flags import Grid
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
 from sparse_jax.search.files import Place
+from sparse_jax.search.ranges import check_packages
 from sparse_jax.study.grid import Run, dataset_label, digest, make_study
 from sparse_jax.training.problem import Problem
 from sparse_jax.values import show
@@ -179,6 +180,8 @@ def _of_run(grid: Grid, run: Run) -> Grid:
 
 
 def _check_search(search: SafsConfig) -> None:
+    if search.trials:
+        check_packages(search.sampler)
     for name in ("operators", "tuned_optimizers", "tuned_schedules"):
         values = getattr(search, name)
         if len(set(values)) < len(values):

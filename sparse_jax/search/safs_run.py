@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from sparse_jax.config import AUTO
 from sparse_jax.data.arrays import Arrays
 from sparse_jax.data.batches import Data
 from sparse_jax.data.catalog import make_reader
@@ -32,11 +34,12 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
       UserError: for data that cannot be read, a workdir that is in use or holds anything else, or a storage that cannot
         be reached.
     """
+    shared = None if plan.asked.search.storage == AUTO else _storage(plan, plan.workdir)  # before anything is written
     hardware = set_up(plan.place.host)
     arrays = make_reader(plan.place.host.data_dir)(plan.place.dataset)
     origin = {"data": digest(arrays), "versions": versions(), "commit": commit(), "device": hardware.description}
     with opened(plan.place, origin) as workdir:
-        storage = _storage(plan, workdir)
+        storage = shared or _storage(plan, workdir)
         try:
             _searched(plan, hardware, interrupt, workdir, arrays, storage)
         except StoppedError:
@@ -45,19 +48,18 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     return 0
 
 
-def _storage(plan: Plan, workdir: Path):
-    """Where trials are kept, None without a second stage; opened before anything is trained."""
+def _storage(plan: Plan, workdir: Path) -> Any:
+    """Where trials are kept, of Optuna, which only the second stage needs: None without one."""
     if not plan.asked.search.trials:
         return None
-    from sparse_jax.search.ranges import check_packages
-
-    check_packages(plan.asked.search.sampler)
     from sparse_jax.search.storage import open_storage
 
     return open_storage(plan.asked.search.storage, workdir)
 
 
-def _searched(plan: Plan, hardware: Hardware, interrupt: Interrupt, workdir: Path, arrays: Arrays, storage) -> None:
+def _searched(
+    plan: Plan, hardware: Hardware, interrupt: Interrupt, workdir: Path, arrays: Arrays, storage: Any
+) -> None:
     """All stages. Raises StoppedError where somebody asked to stop."""
     config = plan.config
     sizes = {name: getattr(config, name) for name in ("train_size", "test_size", "validation_fraction")}
@@ -76,7 +78,7 @@ def _searched(plan: Plan, hardware: Hardware, interrupt: Interrupt, workdir: Pat
     conclude(work, Ended(starts, found, ends, networks), read_test)
 
 
-def _found(work: Work, starts: Sequence[Start], storage) -> tuple[list[Operators], list[dict[str, End]]]:
+def _found(work: Work, starts: Sequence[Start], storage: Any) -> tuple[list[Operators], list[dict[str, End]]]:
     """What both stages find: operators by pipeline, and the networks at the end by pipeline and column."""
     plan = work.plan
     program = work.side_by_side(plan.pipelines[0].candidate)

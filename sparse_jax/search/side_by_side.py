@@ -156,7 +156,7 @@ class SideBySide:
         """Some optimiser steps, at most to the next event, and that event if it is reached."""
         step, state, lanes = course
         event, begun = next_event(self.config, self.problem, step), time.monotonic()
-        count, active = min(event - step, self.pace.steps), lanes["active"]
+        count, active = min(event - step, self.pace.steps), lanes["active"].copy()
         counts = np.where(active, count, 0).astype(np.int32)
         state = jax.block_until_ready(self.steps(state, hyper, counts, self.data))
         after = step + count
@@ -168,7 +168,7 @@ class SideBySide:
                 after += self.cohort.update_steps
                 if self.cohort.update_steps:
                     state = self._looked_at(after, state, lanes, at, rung)
-        lanes["seconds"][active] += (time.monotonic() - begun) / max(active.sum(), 1)
+        lanes["seconds"][active] += (time.monotonic() - begun) / active.sum()
         watch.advance((after - step) / self.problem.steps_per_epoch * active.sum())
         return _Course(after, state, lanes)
 
