@@ -113,9 +113,9 @@ def test_the_headline_answers_with_numbers_and_their_interval(small):
     three = [{"dense": 0.92, "default": 0.42 + s, "stage1": 0.5 + s, "stage2": 0.5 + s, "both": b}
              for s, b in ((-0.02, 0.50), (0.0, 0.56), (0.02, 0.62))]  # fmt: skip
     first, stages, operators = said(root, *three)
-    assert first == (  # 14 ± t 4 / √3 = 14 ± 9.94; of the 50 points that pruning costs 14 are 28 %
+    assert first == (  # 14 ± t 4 / √3 = 14 ± 9.94; of the 50 points that sparsity costs 14 are 28 %
         "Searched activation functions raise the test accuracy of m at sparsity 0.99 from 42.0% to 56.0%: +14.0 points "
-        "(95% interval 4.1 to 23.9, 3 seeds, paired). Pruning costs 50.0 points of the dense networks' 92.0%, and 28% "
+        "(95% interval 4.1 to 23.9, 3 seeds, paired). Sparsity costs 50.0 points of the dense networks' 92.0%, and 28% "
         "of these points are won back."
     )
     assert stages == (  # both less stage 2 is 2, 6 and 10: 6 ± 9.94
@@ -133,6 +133,12 @@ def test_the_headline_does_not_claim_what_may_be_chance(small):
     assert "do not surely change the test accuracy" in first
     assert "from 50.0% to 51.3%: +1.3 points (95% interval −3.8 to 6.5, 3 seeds, paired)" in first
     assert first.endswith("The interval contains 0, so this may be chance.")
+    both = {0.9: 0.49, 0.91: 0.52, 0.92: 0.53}
+    told = said(root, *({"dense": dense, "default": 0.5, "both": value} for dense, value in both.items()))
+    assert told[0].endswith("Sparsity costs 41.0 points of the dense networks' 91.0%.")  # of nothing won back
+    told = said(root, *({"dense": d, "default": 0.5, "both": 0.6} for d in (0.4, 0.7, 0.5)))
+    assert "Sparsity costs" not in told[0]
+    said(root, {"default": 0.50, "both": 0.49}, {"default": 0.50, "both": 0.52}, {"default": 0.50, "both": 0.53})
     chance = parts_of(root)[1]["gains"].frame["may be chance"]
     assert chance.tolist() == ["yes"]
 
@@ -154,7 +160,7 @@ def test_the_section_is_called_by_how_many_networks_there_are(small):
     write_result(root, measured({"dense": 0.9, "default": 0.5, "stage1": 0.6}))
     assert networks_section(read_safs(read_search(root)), "").title == "Three networks"
     table = parts_of(root)[1]["networks-table"].frame
-    assert list(table) == ["seeds", "dense", "default (pruned)", "stage 1"]
+    assert list(table) == ["seeds", "dense", "default", "stage 1"]
     assert table["stage 1"].tolist() == ["60.00%"]
 
 
@@ -242,6 +248,9 @@ def test_choices_are_counted_over_pipelines(small):
         ["0", "elu", 3, 3], ["1", "tanh", 3, 3],
     ]  # fmt: skip
     assert (data["pipelines"] == 0).sum() == len(data) - 2  # what nobody chose has a cell, too
+    rows = specification(parts["operator-choices"].draw(data))["layer"][0]["encoding"]["y"]["sort"]
+    assert set(rows[:2]) == {"elu", "tanh"}  # those chosen most often first
+    assert len(rows) > 4
     assert parts["operators"].frame.to_numpy().tolist() == [[str(seed), "elu", "tanh"] for seed in range(3)]
 
 
@@ -327,12 +336,16 @@ def test_costs_are_sums_over_candidates(small):
                      trial(1, 0.1, stopped=True, seconds=0.5, flops=1e9, epochs=1))  # fmt: skip
     write_result(root, measured({"default": 0.5}) | {"seconds": {"start": 7, "stage1": 5.0, "final": "x"}})
     table = parts_of(root)[1]["cost"].frame.set_index("part")
-    assert table.loc["stage 1"].tolist() == [3, 1, 0, 1, 10, 4.0, 3e9, 5.0]
+    assert table.loc["stage 1"].tolist() == [3, 1, 0, 1, 10, 4.0, 3e9]
     assert table.loc["both", ["candidates", "stopped early", "epochs", "seconds", "FLOPs"]].tolist() == [
         2, 1, 6, 2.0, 5e9,
     ]  # fmt: skip
-    assert table.loc["together"].tolist() == [5, 1, 1, 1, 16, 6.0, 8e9, 12.0]
+    assert table.loc["together"].tolist() == [5, 1, 1, 1, 16, 13.0, 8e9]
     assert table.index.tolist() == ["networks to start from", "stage 1", "both", "together"]
+    (root / "candidates.jsonl").unlink()  # what result.json says of a stage is shown where its candidates are lost
+    assert parts_of(root)[1]["cost"].frame.to_numpy().tolist() == [
+        ["networks to start from", 7.0], ["stage 1", 5.0], ["together", 12.0],
+    ]  # fmt: skip
 
 
 # --- other states of the files -----------------------------------------------------------------------
@@ -439,6 +452,31 @@ def test_one_seed_without_a_sparsity_has_a_page(tmp_path):
             assert "facet" not in specification(part.draw(part.data)) or part.id == "rates"
 
 
+def test_where_epsilon_says_how_sparse_networks_are_its_pipelines_are_told_apart(small):
+    root, _ = small
+    networks = [{"default": 0.5, "both": 0.5 + gained} for gained in (0.1, 0.11)]
+    result = measured(*networks, *networks)
+    for one, epsilon in zip(result["pipelines"], (5, 5, 20, 20), strict=True):
+        one |= {"sparsity": None, "epsilon": epsilon, "seed": one["seed"] % 2}
+    write_result(root, result)
+    write_candidates(root, *(candidate(0, 0.2, sparsity=None, epsilon=epsilon) for epsilon in (5, 20)))
+    words, parts = parts_of(root)
+    assert words.again[0]["commands"].endswith("--epsilon=20,5 --num_seeds=2 --first_seed=0")
+    assert words.headline[0].startswith("Searched activation functions raise the test accuracy of m at epsilon 20 from")
+    assert " at epsilon 5 from 50.0% to 60.5%: " in words.headline[1]
+    assert parts["gains"].frame["seeds"].tolist() == [2, 2]
+    assert parts["gains"].frame["sparsity"].tolist() == ["epsilon 20", "epsilon 5"]
+    assert parts["course-stage1"].data["panel"].tolist() == ["epsilon 20 · seed 0", "epsilon 5 · seed 0"]
+
+
+def test_levels_are_in_order_whatever_they_are(small):
+    root, _ = small
+    sparse = [{"sparsity": 0.99}, {"sparsity": 0.9}, {"epsilon": 5}, {"epsilon": 100}, {}]
+    write_candidates(root, *(candidate(0, 0.2, **{"sparsity": None} | one) for one in sparse))
+    (root / "result.json").unlink()
+    assert read_safs(read_search(root)).sparsities == ("–", "epsilon 100", "epsilon 5", "0.9", "0.99")
+
+
 def test_stages_that_nobody_asked_for_are_told(tmp_path):
     root = tmp_path / "w"
     write_safs(root, **FEW, columns=("dense", "default", "stage1"))
@@ -506,6 +544,7 @@ def test_the_command_that_repeats_a_search_has_all_its_flags(whole):
     root, _, page = whole
     command = next(line for line in page.text.splitlines() if "launch/search.py safs" in line)
     assert "--model=lenet5_safs --dataset=mnist --steps=20 --trials=20" in command
+    assert "--sparsity=0.95,0.99 --num_seeds=3 --first_seed=0" in page.text
     (again,) = parts_of(root)[0].again
     assert again["sessions"]["names"] == ["commit", "device", "data", "python", "jax"]
     begun = json.loads((root / "search.json").read_text())
@@ -517,7 +556,7 @@ def test_the_command_that_repeats_a_search_has_all_its_flags(whole):
     assert max(map(len, lines)) < 120
     assert " ".join("".join(f"{line} " for line in lines).split()) == "python launch/search.py safs " + " ".join(
         f"'--flag{i}=a b'" for i in range(30)
-    )
+    ) + " --sparsity=0.95,0.99 --num_seeds=3 --first_seed=0"
 
 
 def test_texts_of_the_files_do_no_harm(small):

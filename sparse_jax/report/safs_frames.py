@@ -2,14 +2,19 @@
 
 import pandas as pd
 
-from sparse_jax.report.safs_records import Safs
+from sparse_jax.report.safs_records import EPSILON, Safs
 
 CALLED = {"dense": "dense", "default": "default", "stage1": "stage 1", "stage2": "stage 2", "both": "both"}
 
 
+def named(sparsity: str) -> str:
+    """A sparsity, or what stands for it, in words."""
+    return sparsity if sparsity.startswith(EPSILON) else f"sparsity {sparsity}"
+
+
 def level(found: Safs, sparsity: str) -> str:
     """A sparsity as the head of a panel; nothing where there is one only."""
-    return "" if len(found.sparsities) < 2 else f"sparsity {sparsity}"
+    return "" if len(found.sparsities) < 2 else named(sparsity)
 
 
 def by_level(found: Safs, frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ PAIRS = (
 )  # fmt: skip
 GAIN_FORMATS = dict.fromkeys(("gain", "from", "to"), "+.2%") | {"seeds": "d"}
 MEANING = (
-    "Dense is before pruning; default is pruned, with the default activation function; stage 1 has the operators "
+    "Dense is no sparse network; default is sparse, with the default activation function; stage 1 has the operators "
     "found; stage 2 keeps the default activation function, with learned α and β and tuned hyper-parameters; both has "
     "the operators found and stage 2."
 )
@@ -38,10 +38,10 @@ class Gain(NamedTuple):
     seeds: int
 
     @property
-    def sure(self) -> bool:
-        """Whether the interval leaves no difference out."""
+    def doubtful(self) -> bool:
+        """Whether there is an interval, and it contains 0."""
         low, high = self.points.low, self.points.high
-        return low is not None and high is not None and (low > 0 or high < 0)
+        return low is not None and high is not None and low <= 0 <= high
 
 
 def gain(found: Safs, sparsity: str, network: str, against: str) -> Gain | None:
@@ -98,8 +98,8 @@ def _table(found: Safs, measured: pd.DataFrame) -> Table:
         "CSV has validation accuracies, losses, and connections beside them."
     )
     order = ["sparsity", "seeds", *(CALLED[name] for name in _names(measured))]
-    shown = pd.DataFrame(rows)[order].rename(columns={"default": "default (pruned)"})
-    return Table("networks-table", "Test accuracies", caption, without_level(found, shown), {"seeds": "d"}, means)
+    shown = without_level(found, pd.DataFrame(rows)[order])
+    return Table("networks-table", "Test accuracies", caption, shown, {"seeds": "d"}, means)
 
 
 def _with_ends(row: pd.Series) -> str:
@@ -135,7 +135,7 @@ def _gains(found: Safs) -> Table | Missing:
             if one is not None:
                 names = {"network": CALLED[one.network], "against": CALLED[one.against]}
                 ends = dict(zip(("gain", "from", "to"), one.points, strict=True))
-                chance = "unknown" if one.points.low is None else "no" if one.sure else "yes"
+                chance = "unknown" if one.points.low is None else "yes" if one.doubtful else "no"
                 rows.append({"sparsity": sparsity} | names | ends | {"may be chance": chance, "seeds": one.seeds})
     if not rows:
         return Missing("gains", title, "No seed has two networks to compare.")

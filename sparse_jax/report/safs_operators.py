@@ -8,7 +8,7 @@ from sparse_jax.report import safs_figures
 from sparse_jax.report.exhibits import Figure, Missing, Section, cells_fit, figure
 from sparse_jax.report.frames import interval
 from sparse_jax.report.safs_frames import by_level, in_order, without_level
-from sparse_jax.report.safs_records import KNOWN, PIPELINE, Safs
+from sparse_jax.report.safs_records import DIVERGED, KNOWN, PIPELINE, Safs
 from sparse_jax.report.tables import Table
 
 FORMATS = {
@@ -95,11 +95,13 @@ def _effects(found: Safs, places: pd.DataFrame, order: list[str]) -> Figure | Mi
         f"{best['operator']} in layer {best['layer']} has the highest mean ({best['accuracy']:.1%}), "
         f"{worst['operator']} in layer {worst['layer']} the lowest ({worst['accuracy']:.1%})."
     )
+    diverged = (found.candidates["stage"] == "stage1") & (found.candidates["fate"] == DIVERGED)
+    lost = " Those that diverged count with the accuracy they were given." if diverged.any() else ""
     counts = "; in brackets how many there are" if len(found.layers) <= safs_figures.WORDY else ""
     caption = (
         f"Mean over the candidates of stage 1 that have the operator in the layer, in %{counts}. The search does not "
         "try all equally: it stays where it was good, and a mean over few candidates says little. What was never tried "
-        "is empty."
+        f"is empty.{lost}"
     )
     draw = partial(safs_figures.effects, layers=found.layers, operators=order)
     return figure(id, title, caption, summary, rows, draw, fit=cells_fit(len(found.layers)))

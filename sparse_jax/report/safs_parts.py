@@ -15,12 +15,12 @@ SEARCHED = {
     "stage2": "Stage 2: α, β and hyper-parameters, with the default activation function",
     "both": "Stage 2: α, β and hyper-parameters, with the operators found",
 }
-TUNED_FORMATS = {"learning rate": ".2e", "momentum": ".3f", "weight decay": ".2e", "best validation": ".2%"}
+TUNED_FORMATS = {"learning rate": ".3g", "momentum": ".3f", "weight decay": ".3g", "best validation": ".2%"}
 SCALE_FORMATS = dict.fromkeys(("α", "α from", "α to", "β", "β from", "β to"), ".3f")
 # a part of the search, by the name that candidates and result.json's seconds have for it -> what the table calls it
 PARTS = {"start": "networks to start from"} | {name: CALLED[name] for name in STAGES} | {"final": "final training"}
 COST_FORMATS = dict.fromkeys(("candidates", KNOWN, STOPPED, DIVERGED, "epochs"), ",.0f")
-COST_FORMATS |= {"seconds": ",.1f", "FLOPs": ".3g", "by the clock": ",.1f"}
+COST_FORMATS |= {"seconds": ",.1f", "FLOPs": ".3g"}
 
 
 def _none(found: Safs, stage: str, lacks: str) -> str:
@@ -158,17 +158,16 @@ def cost_section(found: Safs, lacks: str) -> Section:
     id, title, rows = "cost", "Candidates, seconds and FLOPs by stage", []
     for part, name in PARTS.items():
         group = found.candidates[found.candidates["stage"] == part]
-        rows.append({"part": name, "by the clock": found.clock.get(part)} | (_sums(group) if len(group) else {}))
-    columns = ["candidates", KNOWN, STOPPED, DIVERGED, "epochs", "seconds", "FLOPs", "by the clock"]
+        rows.append({"part": name, "seconds": found.seconds.get(part)} | (_sums(group) if len(group) else {}))
+    columns = ["candidates", KNOWN, STOPPED, DIVERGED, "epochs", "seconds", "FLOPs"]
     frame = pd.DataFrame(rows, columns=["part", *columns]).dropna(how="all", subset=columns)
     if frame.empty:
         return Section(id, "What it cost", [Missing(id, title, lacks or "Nothing that it cost is recorded.")])
     total = frame[columns].sum(min_count=1).to_dict() | {"part": "together"}
     frame = pd.concat([frame, pd.DataFrame([total])], ignore_index=True).dropna(axis="columns", how="all")
     caption = (
-        "What was taken over cost nothing. Seconds are the shares that candidates have of the programs that trained "
-        "them; FLOPs are theoretical and count active connections only. By the clock, in seconds, is a whole part, "
-        "with compiling; that of stage 2 is of both its searches."
+        "What was taken over cost nothing. Of the time of networks that are trained side by side each has its share, "
+        "with compiling; FLOPs are those of the candidates, theoretical, and count active connections only."
     )
     formats = {name: form for name, form in COST_FORMATS.items() if name in frame}
     return Section(id, "What it cost", [Table(id, title, caption, frame, formats)])

@@ -1,6 +1,7 @@
 """What the workdir of a search for activation functions (SAFS) holds, as tables in which nothing odd is left.
 
-A *pipeline* is one seed at one sparsity. Sparsities, seeds and layers are texts here, as figures and tables show them.
+A *pipeline* is one seed at one sparsity, or one epsilon. Sparsities, seeds and layers are texts here, as figures and
+tables show them; a sparsity that is none but an epsilon is the text `epsilon 20`.
 """
 
 import math
@@ -20,6 +21,7 @@ TUNED = ("optimizer", "learning_rate", "momentum", "weight_decay", "lr_schedule"
 TRAINED, STOPPED, KNOWN, DIVERGED = FATES = ("trained", "stopped early", "taken over", "diverged")
 PIPELINE = ["sparsity", "seed"]
 PREFIX = "activation_"  # of the names of layers
+EPSILON = "epsilon "  # before the number, where it says how sparse networks are
 NUMBERS = ("accuracy", "loss", "epochs", "seconds", "flops", "learning_rate", "momentum", "weight_decay")
 _OF_A_CANDIDATE = ("stage", *PIPELINE, "number", "fate", *NUMBERS, "optimizer", "lr_schedule", "operators", "best")
 _OF_A_NETWORK = (*PIPELINE, "network", "validation", "test", "test_loss", "diverged", "connections")
@@ -40,7 +42,7 @@ class Safs(NamedTuple):
     tuned: pd.DataFrame  # sparsity, seed, network, and TUNED
     scales: pd.DataFrame  # columns of _OF_A_SCALE: mean, least and largest of a layer
     curves: pd.DataFrame  # sparsity, seed, network, layer, operator, x, y
-    clock: dict[str, float]  # seconds by part of the search
+    seconds: dict[str, float]  # by part of the search, as result.json has them
     notes: list[str]  # what is odd about the files, a sentence each
 
 
@@ -63,8 +65,8 @@ def read_safs(search: Search) -> Safs:
         notes = [*notes, f"{RESULT} names no network that was trained to the end."]
     settings = search.begun["settings"]
     model, dataset = (text(result.get(name)) or text(settings.get(name)) for name in ("model", "dataset"))
-    clock = {name: number(value) for name, value in entries(result.get("seconds")).items()}
-    return Safs(model, dataset, names, sparsities, seeds, **tables, curves=curves, clock=clock, notes=notes)
+    seconds = {name: number(value) for name, value in entries(result.get("seconds")).items()}
+    return Safs(model, dataset, names, sparsities, seeds, **tables, curves=curves, seconds=seconds, notes=notes)
 
 
 def _frame(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -72,15 +74,22 @@ def _frame(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> pd.DataFra
 
 
 def _ordered(tables: Iterable[pd.DataFrame], name: str) -> tuple[str, ...]:
-    """All values of a column, numbers by size; what does not apply comes first."""
+    """All values of a column, by size from the densest on: what does not apply, epsilons from the largest, numbers."""
     found = dict.fromkeys(value for table in tables for value in table[name])
-    return tuple(sorted(found, key=lambda value: float("-inf") if value == NONE else float(value)))
+
+    def place(value: str) -> tuple[int, float]:
+        kind = 0 if value == NONE else 1 if value.startswith(EPSILON) else 2
+        return kind, (0.0, -1.0, 1.0)[kind] * float(value.removeprefix(EPSILON) if kind else 0)
+
+    return tuple(sorted(found, key=place))
 
 
 def _pipeline(row: dict[str, Any]) -> dict[str, str]:
     """The sparsity and the seed of anything as texts, to the last digit."""
-    values = {name: number(row.get(name)) for name in PIPELINE}
-    return {name: NONE if math.isnan(value) else f"{value:.15g}" for name, value in values.items()}
+    values = {name: number(row.get(name)) for name in (*PIPELINE, "epsilon")}
+    texts = {name: NONE if math.isnan(value) else f"{value:.15g}" for name, value in values.items()}
+    epsilon = texts.pop("epsilon")
+    return texts | ({"sparsity": f"{EPSILON}{epsilon}"} if texts["sparsity"] == NONE != epsilon else {})
 
 
 # --- candidates --------------------------------------------------------------------------------------
