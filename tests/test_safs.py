@@ -276,6 +276,36 @@ def test_a_search_starts_from_the_network_of_any_method(method, tmp_path):
     assert same != goes_on or method in ("mest_soft",)
 
 
+OTHERS = {
+    "lstm": {"hidden_sizes": (8, 6)}, "vgg16": {"width": 1 / 16}, "resnet18": {"width": 1 / 16},
+    "efficientnet_b0": {"width": 1 / 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [
+    name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS
+])  # fmt: skip
+def test_a_search_is_for_any_model(model, tmp_path):
+    changes = {"hidden_sizes": "auto", "learning_rate": 0.01, "epochs": 1} | OTHERS[model] | {"model": model}
+    plan = plan_of(tmp_path, seeds=1, steps=0, trials=1, candidate_epochs=1, networks=changes)
+    assert search(plan) == 0
+    (one,) = json.loads((tmp_path / "result.json").read_text())["pipelines"]
+    assert len(one["operators"]) == len(one["scales"]["both"]) == plan.layers
+    assert all(layer["alpha"] != [1.0] for layer in one["scales"]["both"])
+
+
+def test_lanes_of_a_vmap_find_what_mapped_networks_find(finished, tmp_path, monkeypatch):
+    """The first candidates, but for the examples that the last bits of a sum decide about."""
+    monkeypatch.setattr(safs_run, "set_up", lambda study: Hardware(tuple(jax.devices()[:2]), "vmap", 4))
+    assert search(plan_of(tmp_path, steps=0, trials=0)) == 0
+    expected, found = (read_lines(folder / "candidates.jsonl") for folder in (finished[0], tmp_path))
+    assert len(found) == 2
+    for one, other in zip(found, expected, strict=False):
+        assert (one["pipeline"], one["operators"]) == (other["pipeline"], other["operators"])
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.11)  # of 20 examples
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+
+
 def test_a_radix_net_keeps_its_topology(tmp_path):
     changes = {"initial_topology": "radix", "hidden_sizes": (32, 16)}
     plan = plan_of(tmp_path, seeds=1, steps=0, trials=0, candidate_epochs=1, networks=changes)
@@ -320,6 +350,17 @@ def test_hyperband_ends_trials_early(tmp_path):
     assert len(lines) == 24
     assert any(line["stopped"] for line in lines)
     assert all((line["epochs"] < 9) == line["stopped"] for line in lines if not line["diverged"])
+
+
+def test_machines_that_share_a_storage_share_its_trials(finished, tmp_path):
+    """The second has nothing left to try, and comes to the same networks."""
+    url = f"sqlite:///{tmp_path}/trials.db"
+    for name in ("one", "other"):
+        assert search(plan_of(tmp_path / name, storage=url)) == 0
+    lines = [read_lines(tmp_path / name / "candidates.jsonl") for name in ("one", "other")]
+    assert [sum("trial" in line for line in own) for own in lines] == [12, 0]
+    assert outcome(tmp_path / "one") == outcome(finished[0])
+    assert outcome(tmp_path / "other")[0] == outcome(finished[0])[0]
 
 
 # --- side by side ----------------------------------------------------------------------------------
