@@ -9,7 +9,7 @@ import pytest
 from tests.program import ROOT
 
 FLAGFILES = sorted((ROOT / "configs").glob("*.flags"))
-LACKING = r"nothing matches results/|no version of \w+ in|no data set at"
+LACKING = r"nothing matches results/|no version of [\w/]+ in|no data set at"
 
 
 def program_of(path):
