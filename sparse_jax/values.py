@@ -60,7 +60,7 @@ def _name(text: str, field: dataclasses.Field) -> str:
 
 def _names(text: str, field: dataclasses.Field) -> tuple[str, ...]:
     if not text.strip():
-        raise ValueError(f"names none. Known: {', '.join(field.metadata['choices'])}")
+        raise ValueError(f"{text.strip()!r} names none. Known: {', '.join(field.metadata['choices'])}")
     return tuple(_name(part, field) for part in text.split(":"))
 
 

@@ -413,7 +413,7 @@ def test_the_program_survives_its_signals(tmp_path):
     ("arguments", "message"),
     [
         ("--operators=relu:rellu", "--operators: unknown operators 'rellu'. Did you mean 'relu'? Known: relu, relu6"),
-        ("--operators=", "--operators: names none. Known: relu"),
+        ("--operators=", "--operators: '' names none. Known: relu"),
         ("--operators=relu:tanh:relu", "--operators=relu:tanh:relu names one twice"),
         ("--activation=relu:tanh:relu", "--activation=relu:tanh:relu names 3 layers, but --model=mlp"),
         ("--method=dense", "has no sparse network to search for"),
