@@ -34,8 +34,8 @@ Every seed at every sparsity is a pipeline of its own, all of which are trained 
            pip install 'sparse_jax[search]'
   end      the default network, stage 1's, stage 2's, and that of both are trained for --epochs, each from the start
 
-Then the test part is read, once, and a table shows the five networks (the dense one is the first), with intervals over
-seeds and what is gained. The workdir holds
+Then the test part is read, which nothing before has seen, and a table shows the five networks (the dense one is the
+first), with intervals over seeds and what is gained. The workdir holds
 
   result.json       the table, the operators, alpha, beta and hyper-parameters, and the learned functions
   candidates.csv    every candidate and every trial: what it was, its validation accuracy, seconds and FLOPs
@@ -121,9 +121,11 @@ def _wann() -> int:
 def _safs() -> int:
     interrupt, given = Interrupt(), absl_flags.FLAGS
     axes = {name: given[name].value for name in safs_plan.NETWORK}
-    named = frozenset(name for name in axes if given[name].present)
+    named = frozenset(name for name in (*axes, *settings(SafsConfig)) if given[name].present)
     grid = flags.Grid(axes, StudyConfig(**_values(safs_plan.HOST)), named)
     plan = safs_plan.make_plan(safs_plan.Asked(SafsConfig(**_values(settings(SafsConfig))), grid))
+    for notice in plan.notices:
+        print(f"note: {notice}", file=sys.stderr)
     if grid.study.dry_run:
         print(plan.description)
         return 0

@@ -708,7 +708,7 @@ class SafsConfig:
         "none", "name", "3 tuning", "Who ends trials early, after epochs in which others were better.", choices=PRUNERS
     )
     tuned_optimizers: tuple[str, ...] = setting(
-        OPTIMIZERS, "names", "3 tuning", "Optimisers to choose from.", choices=OPTIMIZERS
+        OPTIMIZERS, "names", "3 tuning", "Optimisers to choose from, beside --optimizer.", choices=OPTIMIZERS
     )
     tuned_rates: tuple[float, ...] = setting(
         (0.1, 10.0), "numbers", "3 tuning",
@@ -721,7 +721,8 @@ class SafsConfig:
         (1e-6, 1e-2), "numbers", "3 tuning", "Weight decays: from and to, or one.", bounds="(0, 1e6]"
     )
     tuned_schedules: tuple[str, ...] = setting(
-        LR_SCHEDULES, "names", "3 tuning", "Learning-rate schedules to choose from.", choices=LR_SCHEDULES
+        LR_SCHEDULES, "names", "3 tuning", "Learning-rate schedules to choose from, beside --lr_schedule.",
+        choices=LR_SCHEDULES,
     )
     storage: str = setting(
         AUTO, "text", "3 tuning",

@@ -156,14 +156,14 @@ def help_text(doc: str) -> str:
 
 def run(main: Callable[[Sequence[str]], int | None], doc: str) -> None:
     """Run a launch program: `--help` teaches, bad input is one line on stderr and exit status 2."""
-    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
-        print(help_text(doc))
-        sys.exit(0)
     program = Path(sys.argv[0]).name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's loader of cached programs is noisy on CPU
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
     try:
+        if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+            print(help_text(doc), flush=True)
+            sys.exit(0)
         sys.exit(main(sys.argv))
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)

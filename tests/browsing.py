@@ -12,6 +12,19 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+LEAST_CONTRAST = """marks => {
+    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(one => linear(Number(one) / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const ground = light(getComputedStyle(document.body).backgroundColor);
+    const contrast = colour => Math.max(light(colour), ground) / Math.min(light(colour), ground);
+    const words = "p, h1, h2, h3, td, th, a, figcaption, summary, label, button";
+    const colours = [...document.querySelectorAll(words)].map(e => getComputedStyle(e).color);
+    const fills = [...document.querySelectorAll(marks)].map(e => getComputedStyle(e).fill);
+    return Math.min(...[...colours, ...fills].map(contrast));
+}"""
 DRAWN = "window.report && !document.body.dataset.drawing"
 
 
@@ -45,3 +58,8 @@ def opening(browser):
     yield open_
     for context in contexts:
         context.close()
+
+
+def least_contrast(page, marks):
+    """Of the words of a page, and of those in its figures that the selector `marks` finds, with the background."""
+    return page.evaluate(LEAST_CONTRAST, marks)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import signal
 import subprocess
 import sys
 import typing
@@ -33,6 +34,7 @@ from sparse_jax.topology.schedules import DENSITY_SCHEDULES, DROP_SCHEDULES
 from sparse_jax.training.optimizers import LR_SCHEDULES, OPTIMIZERS, make_optimizer
 from sparse_jax.values import within
 
+TRAIN = Path(__file__).parents[1] / "launch" / "train.py"
 SETTINGS = settings(RunConfig) | settings(StudyConfig)
 RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
 RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
@@ -168,9 +170,8 @@ def test_the_default_is_a_value_that_the_flag_would_take(name):
 
 @pytest.fixture(scope="module", params=["--help", "-h", "--helpfull"])
 def help_text(request):
-    program = Path(__file__).parents[1] / "launch" / "train.py"
     result = subprocess.run(
-        [sys.executable, program, request.param, "--sparsity=7"], capture_output=True, text=True, timeout=60
+        [sys.executable, TRAIN, request.param, "--sparsity=7"], capture_output=True, text=True, timeout=60
     )
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
@@ -190,3 +191,10 @@ def test_help_begins_with_examples_that_work(help_text):
     examples = re.findall(r"^  python launch/train\.py (.*)$", help_text, re.MULTILINE)
     assert examples
     assert {flag for example in examples for flag in re.findall(r"--(\w+)", example)} <= {*SETTINGS, "flagfile"}
+
+
+def test_help_of_which_only_the_head_is_read_ends_quietly():
+    with subprocess.Popen([sys.executable, TRAIN, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 128 + signal.SIGPIPE

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from sparse_jax.report import build
-from tests.browsing import DRAWN, opening
+from tests.browsing import DRAWN, least_contrast, opening
 from tests.report_store import edit_result, fail, write_study
 
 PUBLISHED = """label,method,activation,sparsity,published,published_low,published_high,source
@@ -22,19 +22,6 @@ SET,set,tanh,0.99,35,,,a paper
 any,,relu,0.9,80,,,a paper
 RigL,rigl,relu,0.9,80,,,a paper
 """
-LEAST_CONTRAST = """() => {
-    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    const light = colour => {
-        const [r, g, b] = colour.match(/[\\d.]+/g).map(one => linear(Number(one) / 255));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
-    };
-    const ground = light(getComputedStyle(document.body).backgroundColor);
-    const contrast = colour => Math.max(light(colour), ground) / Math.min(light(colour), ground);
-    const texts = document.querySelectorAll("p, h1, h2, h3, td, th, a, figcaption, summary, label, button");
-    const marks = document.querySelectorAll("#figure-cost svg text, #figure-gap svg text");
-    const colours = [...texts].map(e => getComputedStyle(e).color);
-    return Math.min(...[...colours, ...[...marks].map(e => getComputedStyle(e).fill)].map(contrast));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +277,7 @@ def test_headings_and_names_are_in_order(open_page):
 def test_texts_stand_out(open_page, scheme):
     """WCAG AA: 4.5 to 1 against the ground, texts within charts included."""
     page = open_page(color_scheme=scheme)
-    assert page.evaluate(LEAST_CONTRAST) >= 4.5
+    assert least_contrast(page, "#figure-cost svg text, #figure-gap svg text") >= 4.5
 
 
 def test_the_dark_page_has_dark_charts(open_page):

@@ -1,10 +1,10 @@
 """The search for activation functions: its stages on small networks, what it keeps, and how it goes on."""
 
 import csv
-import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import time
 
@@ -12,8 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_jax import flags
-from sparse_jax.config import METHODS, RunConfig, SafsConfig, StudyConfig, settings
+from sparse_jax.config import METHODS
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.splits import split
 from sparse_jax.errors import UserError
@@ -21,56 +20,18 @@ from sparse_jax.recipes import NATURES
 from sparse_jax.search import safs_run, side_by_side
 from sparse_jax.search.files import save_arrays
 from sparse_jax.search.records import Records
-from sparse_jax.search.safs_plan import LEVELS, NETWORK, OWN, Asked, make_plan
 from sparse_jax.study.store import read_lines
 from sparse_jax.training.hardware import Hardware
 from tests import program
 from tests.asking import Asking
-
-SEARCH = SafsConfig(
-    operators=("relu", "tanh", "symlog"), steps=3, candidate_epochs=2, trials=3, abreast=2, sampler="random",
-    tuned_optimizers=("momentum", "adam"), tuned_schedules=("constant",),
-)  # fmt: skip
-NETWORKS = {
-    "dataset": "digits", "train_size": 200, "test_size": 100, "hidden_sizes": (12, 8), "batch_size": 20, "epochs": 3,
-    "learning_rate": 0.1, "lr_schedule": "constant", "sparsity": 0.8,
-}  # fmt: skip
-
-
-def plan_of(workdir, seeds=2, networks=None, host=None, **changes):
-    defaults = {name: field.default for name, field in settings(RunConfig).items() if name in NETWORK}
-    values = defaults | OWN | NETWORKS | (networks or {})
-    axes = {name: value if name in LEVELS and isinstance(value, tuple) else (value,) for name, value in values.items()}
-    study = StudyConfig(workdir=str(workdir), checkpoint_seconds=1e9, num_seeds=seeds, **(host or {}))
-    search = dataclasses.replace(SEARCH, **changes)
-    return make_plan(Asked(search, flags.Grid(axes, study, frozenset(networks or ()))))
+from tests.safs_plans import devices, outcome, plan_of, search
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _two_devices():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(safs_run, "set_up", lambda study: Hardware(tuple(jax.devices()[:2]), "map", 32))
+        patch.setattr(safs_run, "set_up", devices(2))
         yield
-
-
-def search(plan, interrupt=None):
-    return safs_run.search(plan, interrupt or Asking())
-
-
-def without_times(lines):
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
-def outcome(workdir):
-    """What has to be equal however often a search was interrupted."""
-    result = json.loads((workdir / "result.json").read_text())
-    del result["seconds"]
-    for one in result["pipelines"]:
-        for network in one["networks"].values():
-            del network["seconds"]
-    keys = "stage", "pipeline", "step", "trial"
-    lines = without_times(read_lines(workdir / "candidates.jsonl"))
-    return result, sorted(lines, key=lambda line: [str(line.get(name)) for name in keys])
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +160,9 @@ def test_a_kill_between_a_line_and_what_follows_it_changes_nothing(finished, tmp
         pass
 
     def add_and_die(self, lines):
-        add(self, lines)
-        raise Killed
+        add(self, lines := list(lines))
+        if lines:
+            raise Killed
 
     for _ in range(6):  # four steps of the first stage, then trials
         plan = plan_of(tmp_path)
@@ -234,6 +196,43 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, tmp_path,
     assert outcome(tmp_path) == outcome(finished[0])
 
 
+def test_a_search_goes_on_with_other_devices(finished, tmp_path, monkeypatch):
+    """In the middle of the dense networks, and in that of a later stage."""
+    assert search(plan_of(tmp_path), Asking(1)) == 75
+    monkeypatch.setattr(safs_run, "set_up", devices(1))
+    assert search(plan_of(tmp_path), Asking(9)) == 75
+    monkeypatch.setattr(safs_run, "set_up", devices(2))
+    assert search(plan_of(tmp_path)) == 0
+    assert outcome(tmp_path) == outcome(finished[0])
+
+
+def test_the_checkpoint_of_another_training_is_passed_over(tmp_path):
+    short = {"steps": 0, "trials": 0}
+    assert search(plan_of(tmp_path / "w", **short), Asking(1)) == 75
+    for name in ("w", "alone"):
+        assert search(plan_of(tmp_path / name, host={"first_seed": 5}, **short)) == 0
+    assert outcome(tmp_path / "w") == outcome(tmp_path / "alone")
+
+
+def test_a_line_of_another_storage_is_not_taken_for_a_trial(finished, tmp_path):
+    """Of trial 1 the line says something else: it is tried again, and what the line says of accuracy counts nothing."""
+    workdir = tmp_path / "w"
+    shutil.copytree(finished[0], workdir)
+    for path in (workdir / "result.json", workdir / "tuning.journal", *workdir.glob("networks/*both*.npz")):
+        path.unlink()
+    lines = read_lines(workdir / "candidates.jsonl")
+    changed = [line for line in lines if line.get("trial") == 1]
+    assert len(changed) == 4
+    for line in changed:
+        line |= {"learning_rate": 2 * line["learning_rate"], "accuracy": 0.999}
+    (workdir / "candidates.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert search(plan_of(workdir)) == 0
+    result, expected = (json.loads((root / "result.json").read_text()) for root in (workdir, finished[0]))
+    for one, other in zip(result["pipelines"], expected["pipelines"], strict=True):
+        assert one["hyperparameters"] == other["hyperparameters"]
+    assert len(read_lines(workdir / "candidates.jsonl")) == len(lines) + 4
+
+
 def test_more_seeds_and_another_sparsity_join_the_table(finished, tmp_path):
     expected = outcome(finished[0])[0]
     assert search(plan_of(tmp_path, seeds=1)) == 0
@@ -246,6 +245,8 @@ def test_more_seeds_and_another_sparsity_join_the_table(finished, tmp_path):
     assert [one["pipeline"] for one in result["pipelines"]] == ["s0.5-seed0", "s0.8-seed0", "s0.8-seed1"]
     assert [(row["sparsity"], row["seeds"]) for row in result["table"][::5]] == [(0.5, 1), (0.8, 2)]
     assert {curve["pipeline"] for curve in result["curves"]} == {"s0.5-seed0", "s0.8-seed0", "s0.8-seed1"}
+    networks = [one["networks"] for one in result["pipelines"]]
+    assert result["seconds"]["start"] == pytest.approx(sum(own["dense"]["seconds"] for own in networks), abs=0.02)
 
 
 QUICK = ("rigl", "gmp")
@@ -296,7 +297,7 @@ def test_a_search_is_for_any_model(model, tmp_path):
 
 def test_lanes_of_a_vmap_find_what_mapped_networks_find(finished, tmp_path, monkeypatch):
     """The first candidates, but for the examples that the last bits of a sum decide about."""
-    monkeypatch.setattr(safs_run, "set_up", lambda study: Hardware(tuple(jax.devices()[:2]), "vmap", 4))
+    monkeypatch.setattr(safs_run, "set_up", devices(2, "vmap", 4))
     assert search(plan_of(tmp_path, steps=0, trials=0)) == 0
     expected, found = (read_lines(folder / "candidates.jsonl") for folder in (finished[0], tmp_path))
     assert len(found) == 2
@@ -343,10 +344,20 @@ def test_diverged_candidates_are_worth_nothing_and_are_never_chosen(tmp_path):
     assert result["pipelines"][0]["operators"] == best["operators"]
 
 
-def test_hyperband_ends_trials_early(tmp_path):
-    plan = plan_of(tmp_path, seeds=1, steps=0, trials=12, abreast=6, pruner="hyperband", candidate_epochs=9)
-    assert search(plan) == 0
-    lines = [line for line in read_lines(tmp_path / "candidates.jsonl") if line["stage"] != "stage1"]
+def test_a_start_that_diverged_is_told(tmp_path):
+    plan = plan_of(tmp_path, seeds=1, networks={"learning_rate": 1e20})
+    with pytest.raises(UserError, match=r"that s0\.8-seed0 starts from has diverged: choose a smaller --learning_rate"):
+        search(plan)
+
+
+def test_hyperband_ends_trials_early_also_where_it_is_interrupted(tmp_path):
+    changes = {"seeds": 1, "steps": 0, "trials": 12, "abreast": 6, "pruner": "hyperband", "candidate_epochs": 9}
+    assert search(plan_of(tmp_path / "w", **changes)) == 0
+    looks = [search(plan_of(tmp_path / "often", **changes), Asking(after)) for after in (12, 16)]
+    assert looks == [75, 75]
+    assert search(plan_of(tmp_path / "often", **changes)) == 0
+    assert outcome(tmp_path / "often") == outcome(tmp_path / "w")
+    lines = [line for line in read_lines(tmp_path / "w" / "candidates.jsonl") if line["stage"] != "stage1"]
     assert len(lines) == 24
     assert any(line["stopped"] for line in lines)
     assert all((line["epochs"] < 9) == line["stopped"] for line in lines if not line["diverged"])
@@ -370,7 +381,7 @@ def test_lanes_are_shared_out_evenly_among_the_devices(finished):
     plan = plan_of(finished[0])
     work = safs_run.Work(
         plan, Hardware(tuple(jax.devices()[:2]), "map", 32), Asking(), finished[0],
-        safs_run.learning_data(plan, data_parts(plan)), Records(finished[0]), None, {},
+        safs_run.learning_data(plan, data_parts(plan)), "", Records(finished[0]), None, {},
     )  # fmt: skip
     program_ = work.side_by_side(plan.pipelines[0].candidate)
     assert program_.width == 8
@@ -418,13 +429,16 @@ def test_the_program_survives_its_signals(tmp_path):
         ("--activation=relu:tanh:relu", "--activation=relu:tanh:relu names 3 layers, but --model=mlp"),
         ("--method=dense", "has no sparse network to search for"),
         ("--epochs=0", "leaves nothing to compare"),
+        ("--trials=0 --sampler=random", "--sampler has no effect: --trials=0 has no second stage"),
+        ("--strategy=random --lahc_history=7", "--lahc_history has no effect: --strategy=random does not use it"),
+        ("--warmup_epochs=5 --candidate_epochs=2", "--candidate_epochs=2: --warmup_epochs=5 would not end"),
         ("--validation_fraction=0", "leaves nothing to score candidates by"),
         ("--strategy=genetic", "it takes 2 or more"),
         ("--strategy=exhaustive --hidden_sizes=9,9,9,9,9,9", "name fewer --operators, or use lahc"),
         ("--strategy=climb", "unknown strategy 'climb'"),
         ("--tuned_rates=3:1", "is neither one number nor a range"),
         ("--tuned_momenta=0.1:0.2:0.3", "is neither one number nor a range"),
-        ("--annealing_to=1", "it cools down"),
+        ("--strategy=annealing --annealing_to=1", "it cools down"),
         ("--learning_rate=0.1,0.2", "--learning_rate: takes one value, not a list"),
         ("--drop_fraction=0.3", "--drop_fraction has no effect"),
         ("--population=3", "Unknown command line flag 'population'"),

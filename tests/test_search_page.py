@@ -5,23 +5,10 @@ import itertools
 import pytest
 
 from sparse_jax.report import build
-from tests.browsing import opening
+from tests.browsing import least_contrast, opening
 from tests.search_store import write_safs, write_wann
 from tests.test_report_page import cells_of, data_of
 
-LEAST_CONTRAST = """() => {
-    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    const light = colour => {
-        const [r, g, b] = colour.match(/[\\d.]+/g).map(one => linear(Number(one) / 255));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
-    };
-    const ground = light(getComputedStyle(document.body).backgroundColor);
-    const contrast = colour => Math.max(light(colour), ground) / Math.min(light(colour), ground);
-    const words = "p:not(.missing), h1, h2, h3, td, th, a, figcaption, summary, button";
-    const texts = [...document.querySelectorAll(words)].map(e => getComputedStyle(e).color);
-    const marks = [...document.querySelectorAll("svg .role-axis text, svg .role-legend text")];
-    return Math.min(...[...texts, ...marks.map(e => getComputedStyle(e).fill)].map(contrast));
-}"""
 NAMES = ("safs", "wann", "begun")
 
 
@@ -86,7 +73,8 @@ def test_its_tables_sort_by_keyboard(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", NAMES)
 def test_texts_stand_out(open_page, name, scheme):
-    assert open_page(name, color_scheme=scheme).evaluate(LEAST_CONTRAST) >= 4.5
+    page = open_page(name, color_scheme=scheme)
+    assert least_contrast(page, "svg .role-axis text, svg .role-legend text") >= 4.5
 
 
 @pytest.mark.parametrize("width", [390, 1280])

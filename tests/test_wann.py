@@ -667,7 +667,7 @@ def test_bad_input_is_one_line(arguments, message, tmp_path):
 
 
 def test_help_teaches_and_a_dry_run_writes_nothing(tmp_path):
-    status, out, _ = ended(program(tmp_path, "--help"))
+    status, out, _ = ended(program(tmp_path, "wann", "--help"))
     assert status == 0
     assert "python launch/search.py wann --flagfile=configs/wann_digits.flags" in out
     assert "[grid]" not in out

@@ -38,11 +38,15 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def opened(place: Place, origin: Mapping[str, Any]) -> Iterator[Path]:
-    """Create or claim the workdir of a search. `origin` is what search.json says of the data and the code.
+    """Create or claim the workdir of a search.
+
+    Args:
+      place: where, and what.
+      origin: of `provenance.origin`, and the `lanes` on which its bits depend if they do.
 
     Raises:
-      UserError: it cannot be written, is another process's, holds a study or a search with other settings, or anything
-        with --noresume.
+      UserError: it cannot be written, is another process's, holds a study or a search with other settings, data or
+        lanes, or anything with --noresume.
     """
     workdir, search = place.workdir.absolute(), {"search": place.kind, "settings": dict(place.values)}
     try:
@@ -63,10 +67,7 @@ def opened(place: Place, origin: Mapping[str, Any]) -> Iterator[Path]:
             raise UserError(f"{place.workdir} holds a search already: without --noresume it is continued")
         else:
             _same(place, begun, search)
-            if begun.get("data") != origin["data"]:
-                raise UserError(
-                    f"the data set {place.dataset} is not the one this search was begun on: use another --workdir"
-                )
+            _same_ground(place, begun, origin)
         yield workdir
 
 
@@ -90,6 +91,16 @@ def _same(place: Place, begun: Mapping[str, Any], search: Mapping[str, Any]) -> 
         name = changed[0]
         raise UserError(
             f"{place.workdir} was begun with --{name}={before.get(name)}, not {now[name]}: choose another --workdir"
+        )
+
+
+def _same_ground(place: Place, begun: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    if begun.get("data") != origin["data"]:
+        raise UserError(f"the data set {place.dataset} is not the one this search was begun on: use another --workdir")
+    if begun.get("lanes") != origin.get("lanes"):
+        raise UserError(
+            f"this search was begun with {begun.get('lanes')} lanes, not {origin.get('lanes')}: its results would "
+            "differ in the last bit; --layout=map has 1 lane, --layout=vmap --lane_width=N has N"
         )
 
 

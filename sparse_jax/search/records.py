@@ -28,8 +28,9 @@ class Records:
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append lines, all by one write. Raises OSError where there is no room for them."""
         lines = list(lines)
-        append_lines(self._path, lines)
-        self.lines += lines
+        if lines:
+            append_lines(self._path, lines)
+            self.lines += lines
 
     def of(self, stage: str, pipeline: str) -> list[dict[str, Any]]:
         """The lines of a stage of a pipeline, in the order written."""

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparse_jax.errors import UserError
 from sparse_jax.search.files import load_arrays, save_arrays
 from sparse_jax.search.safs_plan import Pipeline
-from sparse_jax.search.safs_work import NETWORKS, Sparse, Tuned, Work, begin, chosen, pruned, unmasked, untuned
+from sparse_jax.search.safs_work import NETWORKS, End, Sparse, Work, begin, chosen, pruned, unmasked, untuned
 from sparse_jax.search.side_by_side import SideBySide, Trained
 from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
@@ -29,28 +30,27 @@ class Start(NamedTuple):
     sparse: Sparse
 
 
-class End(NamedTuple):
-    """A network at the end of a pipeline."""
-
-    operators: tuple[int, ...]  # indices, one a layer
-    scaled: bool  # whether α and β are trained
-    tuned: Tuned
-
-
 def start_networks(work: Work) -> list[Start]:
     """The dense network of every pipeline, and the sparse one: the dense one pruned, or one that its method trains.
 
     Raises:
       StoppedError: it was interrupted.
+      UserError: one has diverged.
     """
     plan = work.plan
-    dense = _kept(work, DENSE, [(one, DENSE, one.dense, _dense(work, one)) for one in plan.pipelines])
+    dense = _kept(work, DENSE, [_Training(one, DENSE, one.dense, _dense(work, one)) for one in plan.pipelines])
     if plan.prunes:
         masks = [pruned(one.run, trained.network["params"]) for one, trained in zip(plan.pipelines, dense, strict=True)]
         networks = dense
     else:
-        networks = _kept(work, START, [(one, START, one.start, _sparse(work, one)) for one in plan.pipelines])
+        networks = _kept(work, START, [_Training(one, START, one.start, _sparse(work, one)) for one in plan.pipelines])
         masks = [trained.network["masks"] for trained in networks]
+    for pipeline, *both in zip(plan.pipelines, dense, networks, strict=True):
+        if any(trained.diverged for trained in both):
+            raise UserError(
+                f"the network that {pipeline.id} starts from has diverged: choose a smaller --learning_rate, and "
+                "another --workdir"
+            )
     sparse = [Sparse(_variables(trained), own) for trained, own in zip(networks, masks, strict=True)]
     return [Start(*both) for both in zip(dense, sparse, strict=True)]
 
@@ -70,8 +70,8 @@ def final_networks(work: Work, starts: Sequence[Start], ends: Sequence[dict[str,
     trainings = []
     for pipeline, start, columns in zip(work.plan.pipelines, starts, ends, strict=True):
         for column, end in columns.items():
-            begun = begin(work.plan, pipeline.final, start.sparse, *end)
-            trainings.append((pipeline, column, pipeline.final, begun))
+            begun = begin(work.plan, pipeline, pipeline.final, start.sparse, end)
+            trainings.append(_Training(pipeline, column, pipeline.final, begun))
     trained = iter(_kept(work, "the end", trainings))
     for columns, own in zip(ends, found, strict=True):
         own.update({column: next(trained) for column in columns})
@@ -79,11 +79,12 @@ def final_networks(work: Work, starts: Sequence[Start], ends: Sequence[dict[str,
 
 
 def _dense(work: Work, pipeline: Pipeline) -> HyperParams:
-    return begin(work.plan, pipeline.dense, Sparse({}, unmasked(pipeline.dense)), *_default(work, pipeline.dense))
+    run = pipeline.dense
+    return begin(work.plan, pipeline, run, Sparse({}, unmasked(run)), _default(work, run))
 
 
 def _sparse(work: Work, pipeline: Pipeline) -> HyperParams:
-    return hyper_params(pipeline.start)._replace(chosen=chosen(work.plan, *_default(work, pipeline.start)))
+    return hyper_params(pipeline.start)._replace(chosen=chosen(work.plan, _default(work, pipeline.start)))
 
 
 def _default(work: Work, run: Run) -> End:
@@ -94,27 +95,42 @@ def _variables(trained: Trained) -> dict[str, Any]:
     return {name: trained.network[name] for name in ("params", "model_state")}
 
 
-def _kept(work: Work, stage: str, trainings: Sequence[tuple[Pipeline, str, Run, HyperParams]]) -> list[Trained]:
-    """The networks of trainings of one configuration, read where they are in files, else trained and written there.
+class _Training(NamedTuple):
+    """A network that is read where it is in a file, else trained and written there."""
 
-    A training has a pipeline, the name of its network, its run and what it begins with.
-    """
-    folder, run = work.workdir / NETWORKS, trainings[0][2]
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{name}-{pipeline.id}.npz" for pipeline, name, _, _ in trainings]
-    program = work.side_by_side(run)
-    like = _like(program, trainings[0][3])
+    pipeline: Pipeline
+    name: str  # of the network
+    run: Run
+    begun: HyperParams
+
+    def path(self, work: Work) -> Path:
+        return work.workdir / NETWORKS / f"{self.name}-{self.pipeline.id}.npz"
+
+
+def _kept(work: Work, stage: str, trainings: Sequence[_Training]) -> list[Trained]:
+    """The networks of trainings, side by side where they have one program."""
+    (work.workdir / NETWORKS).mkdir(exist_ok=True)
+    by_program: dict[SideBySide, list[_Training]] = {}
+    for one in trainings:
+        by_program.setdefault(work.side_by_side(one.run), []).append(one)
+    line = f"{stage}: {len(trainings)} networks, {trainings[0].run.config.epochs} epochs"
+    found = {}
+    for program, own in by_program.items():
+        found |= _of_program(work, line, program, own)
+    return [found[one.path(work)] for one in trainings]
+
+
+def _of_program(work: Work, line: str, program: SideBySide, trainings: Sequence[_Training]) -> dict[Path, Trained]:
+    like = _like(program, trainings[0].begun)
+    paths = [one.path(work) for one in trainings]
     found = {path: network for path in paths if (network := _read(path, like)) is not None}
-    missing = [(path, begun) for path, (_, _, _, begun) in zip(paths, trainings, strict=True) if path not in found]
-    line = f"{stage}: {len(trainings)} networks, {run.config.epochs} epochs"
-    work.meter.advance(line, len(found) * run.config.epochs)
-    for first in range(0, len(missing), program.width):
-        some = missing[first : first + program.width]
-        trained = program.train([begun for _, begun in some], work.watch(line), keep=True)
-        for (path, _), one in zip(some, trained, strict=True):
-            _write(path, one)
-            found[path] = one
-    return [found[path] for path in paths]
+    work.meter.advance(line, len(found) * trainings[0].run.config.epochs)
+    for some in program.portions([one for one in trainings if one.path(work) not in found]):
+        trained = program.train([one.begun for one in some], work.watch(line), keep=True)
+        for one, network in zip(some, trained, strict=True):
+            _write(one.path(work), network)
+            found[one.path(work)] = network
+    return found
 
 
 def _like(program: SideBySide, hyper: HyperParams) -> dict[str, Any]:

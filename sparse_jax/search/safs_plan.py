@@ -14,7 +14,7 @@ from sparse_jax.flags import Grid
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
 from sparse_jax.search.files import Place
-from sparse_jax.search.ranges import check_packages
+from sparse_jax.search.safs_checks import check, check_size
 from sparse_jax.study.grid import Run, dataset_label, digest, make_study
 from sparse_jax.training.problem import Problem
 from sparse_jax.values import show
@@ -28,7 +28,6 @@ HOST = (
     "num_seeds", "first_seed", "workdir", "resume", "dry_run", "data_dir", "checkpoint_seconds", "layout", "lane_width",
     "cpu_devices", "compilation_cache",
 )  # fmt: skip
-MOST_EVALUATED = 1_000_000  # by exhaustive
 COLUMNS = ("dense", "default", "stage1", "stage2", "both")  # of the table at the end
 
 
@@ -58,6 +57,7 @@ class Plan(NamedTuple):
     prunes: bool  # whether the starting network is the dense one, pruned; else a sparse one is trained
     operators: tuple[str, ...]  # what a layer may have: those of the search come first, then default ones
     default: tuple[int, ...]  # their indices in the network that was asked for, one a layer
+    notices: tuple[str, ...]  # what the user should know beforehand
     workdir: Path
 
     @property
@@ -132,79 +132,75 @@ def values_of(asked: Asked) -> dict[str, str]:
 
 def make_plan(asked: Asked) -> Plan:
     """Check what is asked for. Raises UserError, one line, for what cannot be searched; nothing is written."""
-    _check_search(asked.search)
-    grid = _completed(asked.networks)
+    search = asked.search
+    check(search, asked.networks.given)
+    grid = _completed(search, asked.networks)
     method, first = (grid.axes[name][0] for name in ("method", "initial_topology"))
     if method == "dense":
         raise UserError("--method=dense has no sparse network to search for: use static, or another method")
     goes_on = NATURES[method].count in ("constant", "accuracy")
-    search, final = asked.search, grid.axes["epochs"][0]
+    final = grid.axes["epochs"][0]
     start = final if search.start_epochs == AUTO else search.start_epochs
     if not final:
         raise UserError("--epochs=0 leaves nothing to compare: the networks at the end are trained for --epochs")
-    runs = make_study(_changed(grid, {"epochs": (final if goes_on else start,)}), {}).runs
-    if not runs[0].problem.validation:
+    study = make_study(_changed(grid, {"epochs": (final if goes_on else start,)}), {})
+    config = study.runs[0].config
+    if not study.runs[0].problem.validation:
         raise UserError("--validation_fraction=0 leaves nothing to score candidates by")
-    operators, default = _operators(search, runs[0].config)
-    _check_size(search, len(default))
-    prunes = goes_on and first == "magnitude"
-    pipelines = []
-    for run in runs:
-        own = _of_run(grid, run)
-        kept = _changed(own, {"initial_topology": ("random",)})  # by name: they are given their masks
-        still = _changed(kept, {"method": ("static",)})
-        kept = kept if goes_on else still
-        grids = ((still, start), (own, start), (kept, search.candidate_epochs), (kept, final))
-        stages = (make_study(_changed(one, {"epochs": (epochs,)}), {}).runs[0] for one, epochs in grids)
-        pipelines.append(Pipeline(_label(run.config), run, *stages))
-    plan = Plan(asked, tuple(pipelines), prunes, operators, default, Path())
+    operators, default = _operators(search, config)
+    check_size(search, len(default))
+    notices = dict.fromkeys(study.notices)
+    epochs = start, search.candidate_epochs, final
+    pipelines = tuple(_pipeline(grid, run, goes_on, epochs, notices) for run in study.runs)
+    plan = Plan(asked, pipelines, goes_on and first == "magnitude", operators, default, tuple(notices), Path())
     return plan._replace(workdir=_workdir(plan))
 
 
-def _completed(grid: Grid) -> Grid:
-    """With the settings that no flag of a search sets; a static topology is, unless asked otherwise, a pruned one."""
+def _pipeline(grid: Grid, run: Run, goes_on: bool, epochs: tuple[int, int, int], notices: dict[str, None]) -> Pipeline:
+    """The runs of a pipeline, of the start, a candidate and the end; what is to be told of them goes into `notices`."""
+    study = dataclasses.replace(grid.study, num_seeds=1, first_seed=run.config.seed)
+    own = Grid(grid.axes | {name: (getattr(run.config, name),) for name in LEVELS}, study, frozenset())
+    drawn = {"initial_topology": ("random",)}  # by name: they are given their masks
+    if own.axes["allocation"] == ("global",):
+        drawn |= {"allocation": (AUTO,)}
+    kept = _changed(own, drawn)
+    still = _changed(kept, {"method": ("static",)})
+    kept = kept if goes_on else still
+    start, candidate, final = epochs
+    return Pipeline(
+        _label(run.config),
+        run,
+        dense=_of_stage(still, "start_epochs", start, {}),
+        start=_of_stage(own, "start_epochs", start, notices),
+        candidate=_of_stage(kept, "candidate_epochs", candidate, notices),
+        final=_of_stage(kept, "epochs", final, notices),
+    )
+
+
+def _of_stage(grid: Grid, flag: str, epochs: int, notices: dict[str, None]) -> Run:
+    """The one run of a grid, for so many epochs, which a flag says."""
+    try:
+        study = make_study(_changed(grid, {"epochs": (epochs,)}), {})
+    except UserError as error:
+        raise UserError(f"--{flag}={epochs}: {error}") from None
+    notices.update({f"--{flag}={epochs}: {notice}": None for notice in study.notices if notice not in notices})
+    return study.runs[0]
+
+
+def _completed(search: SafsConfig, grid: Grid) -> Grid:
+    """With the settings that no flag of a search sets; a static topology is, unless asked otherwise, a pruned one.
+
+    What the operators and the schedules of a search use counts as not given: the network itself need not use it.
+    """
     config, axes = RunConfig(), grid.axes
     axes = {name: (getattr(config, name),) for name in _FIXED} | axes
     if axes["method"] == ("static",) and axes["initial_topology"] == (AUTO,):
         axes |= {"initial_topology": ("magnitude",)}
     if axes["initial_topology"] == ("magnitude",) and axes["allocation"] == (AUTO,) and axes["epsilon"] == (None,):
         axes |= {"allocation": ("uniform",)}
-    return grid._replace(axes=axes)
-
-
-def _of_run(grid: Grid, run: Run) -> Grid:
-    """The grid of one run of it; nothing in it counts as given."""
-    study = dataclasses.replace(grid.study, num_seeds=1, first_seed=run.config.seed)
-    levels = {name: (getattr(run.config, name),) for name in LEVELS}
-    return Grid(grid.axes | levels, study, frozenset())
-
-
-def _check_search(search: SafsConfig) -> None:
-    if search.trials:
-        check_packages(search.sampler)
-    for name in ("operators", "tuned_optimizers", "tuned_schedules"):
-        values = getattr(search, name)
-        if len(set(values)) < len(values):
-            raise UserError(f"--{name}={show(values)} names one twice")
-    for name in ("tuned_rates", "tuned_momenta", "tuned_weight_decays"):
-        ends = getattr(search, name)
-        if len(ends) > 2 or list(ends) != sorted(ends):
-            raise UserError(f"--{name}={show(ends)} is neither one number nor a range: from and to, as 0.1:10")
-    if search.strategy == "genetic" and search.candidates < 2:
-        raise UserError("--strategy=genetic is a population of --candidates: it takes 2 or more")
-    if search.annealing_to > search.annealing_from:
-        raise UserError(
-            f"--annealing_to={search.annealing_to:g} is above --annealing_from={search.annealing_from:g}: it cools down"
-        )
-
-
-def _check_size(search: SafsConfig, layers: int) -> None:
-    size = len(search.operators) ** layers
-    if search.strategy == "exhaustive" and size > MOST_EVALUATED:
-        raise UserError(
-            f"--strategy=exhaustive would try {size:,} candidates, {len(search.operators)} operators in {layers} "
-            "layers: name fewer --operators, or use lahc"
-        )
+    used = {"all_relu_alpha"} if "all_relu" in search.operators else set()
+    used |= {"lr_decay_at", "lr_decay_factor"} if search.trials and "step" in search.tuned_schedules else set()
+    return grid._replace(axes=axes, given=grid.given - used)
 
 
 def _changed(grid: Grid, changes: dict[str, tuple]) -> Grid:
@@ -212,7 +208,8 @@ def _changed(grid: Grid, changes: dict[str, tuple]) -> Grid:
 
 
 def _label(config: RunConfig) -> str:
-    level = "".join(f"{name[0]}{value:g}-" for name in LEVELS if (value := getattr(config, name)) is not None)
+    levels = {name[0]: value for name in LEVELS if (value := getattr(config, name)) is not None}
+    level = "".join(f"{letter}{str(value).removesuffix('.0')}-" for letter, value in levels.items())
     return f"{level}seed{config.seed}"
 
 
@@ -233,7 +230,7 @@ def _workdir(plan: Plan) -> Path:
 
 def program_config(run: Run, grid: Grid) -> RunConfig:
     """The configuration of a program in which what a search is over is data: nothing of it is left unused."""
-    raw = {name: grid.axes[name][0] for name in ("momentum", "lr_decay_at", "lr_decay_factor", "all_relu_alpha")}
-    config = RunConfig()
-    values = {name: getattr(config, name) if value is None else value for name, value in raw.items()}
+    config, names = RunConfig(), ("momentum", "lr_decay_at", "lr_decay_factor", "all_relu_alpha")
+    asked = {name: grid.axes[name][0] for name in names}
+    values = {name: getattr(config, name) if value is None else value for name, value in asked.items()}
     return dataclasses.replace(run.config, **values)

@@ -12,9 +12,9 @@ from sparse_jax.activations.choice import learned
 from sparse_jax.analysis.statistics import mean_interval
 from sparse_jax.data.batches import Data
 from sparse_jax.search.files import RESULT
-from sparse_jax.search.safs_networks import DENSE, End, Start
+from sparse_jax.search.safs_networks import DENSE, Start
 from sparse_jax.search.safs_stage1 import Operators
-from sparse_jax.search.safs_work import Work, choices_of, identity, named
+from sparse_jax.search.safs_work import End, Work, choices_of, identity, named
 from sparse_jax.search.side_by_side import Trained
 from sparse_jax.study.store import dump_json, read_object, write_atomic
 from sparse_jax.study.summary import CONFIDENCE, make_console
@@ -59,7 +59,7 @@ def conclude(work: Work, ended: Ended, read_test: Callable[[], Data]) -> None:
         "model": plan.config.model,
         "method": plan.config.method,
         "layers": [f"activation_{i}" for i in range(plan.layers)],
-        "seconds": _seconds(work, columns),
+        "seconds": _seconds(work, pipelines),
         "pipelines": pipelines,
         "table": _table(plan.columns, pipelines),
         "gains": _gains(plan.columns, pipelines),
@@ -127,12 +127,13 @@ def _curves(
             yield {**own, "column": column, "layer": layer, "operator": name, "x": CURVE, "y": y}
 
 
-def _seconds(work: Work, columns: Sequence[Mapping[str, Trained]]) -> dict[str, float]:
+def _seconds(work: Work, pipelines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """That the trainings of every stage took, all pipelines together."""
-    stages: dict[str, float] = {"start": sum(own[DENSE].seconds for own in columns)}
+    networks = [one["networks"] for one in pipelines]
+    stages: dict[str, float] = {"start": sum(own[DENSE]["seconds"] for own in networks)}
     for line in work.records.lines:
         stages[line["stage"]] = stages.get(line["stage"], 0.0) + line["seconds"]
-    stages["final"] = sum(one.seconds for own in columns for column, one in own.items() if column != DENSE)
+    stages["final"] = sum(one["seconds"] for own in networks for column, one in own.items() if column != DENSE)
     return {stage: round(seconds, 2) for stage, seconds in stages.items()}
 
 
@@ -185,7 +186,7 @@ def _ends(value: float, half: float | None) -> dict[str, float | None]:
 
 def _print(work: Work, result: Mapping[str, Any]) -> None:
     console, levels = make_console(), _levels(result["pipelines"])
-    seeds = {len(own) for own in levels.values()}
+    seeds = " or ".join(map(str, sorted({len(own) for own in levels.values()})))
     caption = "test accuracy in %, mean over seeds ± half a 95 % interval; in brackets what is gained over sparse"
     table = Table(box=box.SIMPLE_HEAD, caption=caption, pad_edge=False, caption_justify="left")
     columns = list(dict.fromkeys(row["column"] for row in result["table"]))
@@ -203,7 +204,7 @@ def _print(work: Work, result: Mapping[str, Any]) -> None:
     console.print(table)
     for one in result["pipelines"]:
         console.print(f"{one['pipeline']}: {', '.join(one['operators'])}", soft_wrap=True)
-    console.print(f"{max(seeds)} seeds; results: {work.plan.workdir / RESULT}", soft_wrap=True)
+    console.print(f"{seeds} seed{'' if seeds == '1' else 's'}; results: {work.plan.workdir / RESULT}", soft_wrap=True)
     page = f"python launch/report.py {shlex.quote(str(work.plan.workdir))}"
     console.print(f"as a page: {page}", soft_wrap=True)
 

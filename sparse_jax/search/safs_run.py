@@ -12,15 +12,15 @@ from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.splits import split
 from sparse_jax.search.files import opened
 from sparse_jax.search.records import Records
-from sparse_jax.search.safs_networks import End, Start, final_networks, start_networks
+from sparse_jax.search.safs_networks import Start, final_networks, start_networks
 from sparse_jax.search.safs_plan import Plan
 from sparse_jax.search.safs_result import Ended, conclude
 from sparse_jax.search.safs_stage1 import STAGE1, Operators, find_operators
-from sparse_jax.search.safs_work import Work, learning_data, test_data, untuned
+from sparse_jax.search.safs_work import End, Work, learning_data, test_data, untuned
 from sparse_jax.search.side_by_side import StoppedError
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.meter import Meter
-from sparse_jax.study.provenance import commit, versions
+from sparse_jax.study.provenance import origin
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.hardware import Hardware, set_up
 
@@ -37,8 +37,7 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     shared = None if plan.asked.search.storage == AUTO else _storage(plan, plan.workdir)  # before anything is written
     hardware = set_up(plan.place.host)
     arrays = make_reader(plan.place.host.data_dir)(plan.place.dataset)
-    origin = {"data": digest(arrays), "versions": versions(), "commit": commit(), "device": hardware.description}
-    with opened(plan.place, origin) as workdir:
+    with opened(plan.place, origin(arrays, hardware) | {"lanes": hardware.lanes}) as workdir:
         storage = shared or _storage(plan, workdir)
         try:
             _searched(plan, hardware, interrupt, workdir, arrays, storage)
@@ -70,7 +69,7 @@ def _searched(
         return test_data(data, parts)
 
     with Meter(0, _epochs(plan)) as meter:
-        work = Work(plan, hardware, interrupt, workdir, data, Records(workdir), meter, {})
+        work = Work(plan, hardware, interrupt, workdir, data, digest(data), Records(workdir), meter, {})
         starts = start_networks(work)
         found, ends = _found(work, starts, storage)
         networks = final_networks(work, starts, ends)

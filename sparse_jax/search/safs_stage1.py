@@ -12,7 +12,7 @@ import numpy as np
 
 from sparse_jax.search.rounds import Settings, Space
 from sparse_jax.search.safs_networks import Start
-from sparse_jax.search.safs_work import SCORES, Work, begin, identity, named, scores_of, training_flops, untuned
+from sparse_jax.search.safs_work import SCORES, End, Work, begin, identity, named, scores_of, training_flops, untuned
 from sparse_jax.search.side_by_side import SideBySide
 from sparse_jax.search.strategies import STRATEGIES
 from sparse_jax.training.parts import SEARCH
@@ -72,10 +72,13 @@ class _Scores:
         """float64[pipelines, B], the accuracies of the candidates int32[pipelines, B, layers] of a step of `steps`."""
         asked = [(place, tuple(map(int, one))) for place, own in enumerate(candidates) for one in own]
         told = f"stage 1, {step + 1} of {steps}: {self._best()}"
-        new = self._trained([one for one in dict.fromkeys(asked) if one not in self._known], told)
-        self._work.meter.advance(told, self._work.plan.epochs[1] * (len(asked) - len(new)))
-        self._known |= new
-        self._work.records.add(self._lines(step, asked, set(new)))
+        missing, fresh = [one for one in dict.fromkeys(asked) if one not in self._known], set()
+        self._work.meter.advance(told, self._work.plan.epochs[1] * (len(asked) - len(missing)))
+        for some in self._program.portions(missing):
+            self._known |= self._trained(some, told)
+            fresh |= {*some}
+            self._work.records.add(self._lines(step, asked, fresh))
+        self._work.records.add(self._lines(step, asked, fresh))
         return np.array([self._known[one]["accuracy"] for one in asked]).reshape(candidates.shape[:2])
 
     def _best(self) -> str:
@@ -86,29 +89,33 @@ class _Scores:
         return f"best {100 * sum(best.values()) / len(best):.1f} % on average" if best else "the first candidates"
 
     def _trained(self, missing: Sequence[Asked], told: str) -> dict[Asked, dict[str, Any]]:
-        if not missing:
-            return {}
-        plan, sparse = self._work.plan, [start.sparse for start in self._starts]
-        runs = [pipeline.candidate for pipeline in plan.pipelines]
-        begun = [begin(plan, runs[at], sparse[at], one, False, untuned(runs[at])) for at, one in missing]
+        plan, begun, flops = self._work.plan, [], []
+        for at, one in missing:
+            pipeline, sparse = plan.pipelines[at], self._starts[at].sparse
+            run = pipeline.candidate
+            begun.append(begin(plan, pipeline, run, sparse, End(one, False, untuned(run))))
+            flops.append(training_flops(run, sparse.masks, run.config.epochs))
         trained = self._program.train(begun, self._work.watch(told))
-        flops = [training_flops(runs[at], sparse[at].masks, runs[at].config.epochs) for at, _ in missing]
         scores = ({**scores_of(one), "flops": cost} for one, cost in zip(trained, flops, strict=True))
         return dict(zip(missing, scores, strict=True))
 
-    def _lines(self, step: int, asked: Sequence[Asked], new: set[Asked]) -> Iterable[dict[str, Any]]:
-        """What is not in the records yet of a step; `new` are the candidates that were trained for it."""
+    def _lines(self, step: int, asked: Sequence[Asked], fresh: set[Asked]) -> Iterable[dict[str, Any]]:
+        """What is known of a step and not in the records yet; `fresh` are candidates that were trained for it.
+
+        Of equal ones the first is fresh: it is taken out.
+        """
         plan = self._work.plan
         count = len(asked) // len(plan.pipelines)
         for number, one in enumerate(asked):
             place, candidate = number // count, number % count
-            if (place, step, candidate) in self._told:
+            if one not in self._known or (place, step, candidate) in self._told:
                 continue
-            fresh = one in new
-            new.discard(one)
+            self._told.add((place, step, candidate))
+            first = one in fresh
+            fresh.discard(one)
             scores = {name: self._known[one][name] for name in (*SCORES, "flops")}
             yield {
                 "stage": STAGE1, **identity(plan.pipelines[place]), "step": step, "candidate": candidate,
-                "operators": named(plan, one[1]), **scores, **({} if fresh else {"seconds": 0.0, "flops": 0.0}),
-                "known": not fresh,
+                "operators": named(plan, one[1]), **scores, **({} if first else {"seconds": 0.0, "flops": 0.0}),
+                "known": not first,
             }  # fmt: skip

@@ -8,15 +8,16 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparse_jax.config import LEARNING_RATES
 from sparse_jax.search.ranges import Ranges, Values
-from sparse_jax.search.safs_networks import End, Start
+from sparse_jax.search.safs_networks import Start
 from sparse_jax.search.safs_plan import Pipeline, values_of
 from sparse_jax.search.safs_stage1 import Operators
 from sparse_jax.search.safs_work import (
+    End,
     Tuned,
     Work,
     begin,
@@ -87,7 +88,7 @@ def _tuner(work: Work, stage: str, pipeline: Pipeline, operators: Operators, sto
     ends = [(ends[0], ends[-1]) for ends in (search.tuned_rates, search.tuned_momenta, search.tuned_weight_decays)]
     usual = untuned(pipeline.candidate)
     factor = usual.learning_rate / LEARNING_RATES[usual.optimizer]
-    what = digest([values_of(work.plan.asked), stage, named(work.plan, operators)])
+    what = digest([values_of(work.plan.asked), work.dataset, stage, named(work.plan, operators)])
     return Tuner(
         storage,
         name=f"{what}-{stage}-{pipeline.id}",
@@ -109,38 +110,51 @@ def _tuned(values: Values) -> Tuned:
 
 def _try(work: Work, asked: Sequence[tuple[Arm, Trial]], program: SideBySide, told: str) -> None:
     """Train trials, write what they are worth, and tell it; those whose line a killed process wrote are told only."""
-    known = {(line["stage"], line["pipeline"], line["trial"]): line for line in work.records.lines if "trial" in line}
-    new = [(arm, trial) for arm, trial in asked if (arm.stage, arm.pipeline.id, trial.number) not in known]
-    ended: dict[int, bool] = {}
+    lines = {(line["stage"], line["pipeline"], line["trial"]): line for line in work.records.lines if "trial" in line}
+    new = []
+    for arm, trial in asked:
+        line = lines.get((arm.stage, arm.pipeline.id, trial.number))
+        if line is not None and _tuned(trial.values)._asdict() == {name: line[name] for name in Tuned._fields}:
+            _tell(arm, trial, line)
+        else:  # not tried here yet: the same number may be another trial of another storage
+            new.append((arm, trial))
+    for some in program.portions(new):
+        _train(work, some, program, told)
+
+
+def _train(work: Work, trials: Sequence[tuple[Arm, Trial]], program: SideBySide, told: str) -> None:
+    """Train trials, no more than the program has lanes for, write what they are worth, and tell it."""
+    search, epochs = work.plan.asked.search, work.plan.epochs[1]
 
     def rung(epoch: int, places: list[int], accuracies: list[float]) -> list[bool]:
         reports = zip(places, accuracies, strict=True)
-        ends = [new[at][0].tuner.report(new[at][1], epoch, accuracy) for at, accuracy in reports]
-        ended.update({at: True for at, end in zip(places, ends, strict=True) if end})
-        return ends
+        return [trials[at][0].tuner.report(trials[at][1], epoch, accuracy) for at, accuracy in reports]
 
     begun = [
-        begin(work.plan, arm.pipeline.candidate, arm.start.sparse, arm.operators, True, _tuned(trial.values))
-        for arm, trial in new
-    ]
-    prunes = work.plan.asked.search.pruner != "none"
-    trained = program.train(begun, work.watch(told), rung=rung if prunes else None) if new else []
-    lines = []
-    for at, ((arm, trial), one) in enumerate(zip(new, trained, strict=True)):
-        flops = training_flops(arm.pipeline.candidate, arm.start.sparse.masks, one.epochs)
-        lines.append({
+        begin(work.plan, arm.pipeline, arm.pipeline.candidate, arm.start.sparse,
+              End(arm.operators, True, _tuned(trial.values)))
+        for arm, trial in trials
+    ]  # fmt: skip
+    trained = program.train(begun, work.watch(told), rung=rung if search.pruner != "none" else None)
+    lines = [
+        {
             "stage": arm.stage, **identity(arm.pipeline), "trial": trial.number,
             "operators": named(work.plan, arm.operators), **_tuned(trial.values)._asdict(), **scores_of(one),
-            "stopped": ended.get(at, False), "flops": flops,
-        })  # fmt: skip
+            "stopped": one.epochs < epochs,
+            "flops": training_flops(arm.pipeline.candidate, arm.start.sparse.masks, one.epochs),
+        }
+        for (arm, trial), one in zip(trials, trained, strict=True)
+    ]  # fmt: skip
     work.records.add(lines)
-    told_lines = known | {(line["stage"], line["pipeline"], line["trial"]): line for line in lines}
-    for arm, trial in asked:
-        line = told_lines[arm.stage, arm.pipeline.id, trial.number]
-        if line["stopped"]:
-            arm.tuner.stopped(trial, line["accuracy"])
-        else:
-            arm.tuner.tell(trial, None if line["diverged"] else line["accuracy"])
+    for (arm, trial), line in zip(trials, lines, strict=True):
+        _tell(arm, trial, line)
+
+
+def _tell(arm: Arm, trial: Trial, line: Mapping[str, Any]) -> None:
+    if line["stopped"]:
+        arm.tuner.stopped(trial, line["accuracy"])
+    else:
+        arm.tuner.tell(trial, None if line["diverged"] else line["accuracy"])
 
 
 def _best(arms: Sequence[Arm]) -> str:

@@ -53,6 +53,14 @@ class Sparse(NamedTuple):
     masks: dict[str, np.ndarray]
 
 
+class End(NamedTuple):
+    """A network of a pipeline as it is trained: what the search is over."""
+
+    operators: tuple[int, ...]  # indices, one a layer
+    scaled: bool  # whether α and β are trained
+    tuned: Tuned
+
+
 class Work(NamedTuple):
     """A search at work."""
 
@@ -61,6 +69,7 @@ class Work(NamedTuple):
     interrupt: Interrupt
     workdir: Path
     data: Data  # without the test part
+    dataset: str  # its digest
     records: Records
     meter: Meter
     programs: dict[RunConfig, SideBySide]  # those that were compiled
@@ -104,9 +113,8 @@ def test_data(data: Data, parts: Splits) -> Data:
 
 def choices_of(plan: Plan) -> Choices:
     """What is data to the programs of a search."""
-    search, config = plan.asked.search, plan.config
-    alpha = config.all_relu_alpha or RunConfig.all_relu_alpha
-    operators = Operators(plan.operators, alpha, search.scale)
+    search, config = plan.asked.search, program_config(plan.pipelines[0].run, plan.asked.networks)
+    operators = Operators(plan.operators, config.all_relu_alpha, search.scale)
     if not search.trials:
         return Choices(operators, (config.optimizer,), (config.lr_schedule,))
     optimizers = tuple(dict.fromkeys((config.optimizer, *search.tuned_optimizers)))
@@ -120,33 +128,33 @@ def untuned(run: Run) -> Tuned:
     return Tuned(config.optimizer, config.learning_rate, momentum, config.weight_decay, config.lr_schedule)
 
 
-def chosen(plan: Plan, operators: Iterable[int], scaled: bool, tuned: Tuned) -> Chosen:
-    """What a network has of what the search is over; `operators` are indices, one a layer."""
+def chosen(plan: Plan, end: End) -> Chosen:
+    """What a network has of what the search is over."""
     choices = choices_of(plan)
     return Chosen(
-        operator=np.array(tuple(operators), np.int32),
-        scaled=np.bool_(scaled),
-        optimizer=np.int32(choices.optimizers.index(tuned.optimizer)),
-        momentum=np.float32(tuned.momentum),
-        lr_schedule=np.int32(choices.lr_schedules.index(tuned.lr_schedule)),
+        operator=np.array(end.operators, np.int32),
+        scaled=np.bool_(end.scaled),
+        optimizer=np.int32(choices.optimizers.index(end.tuned.optimizer)),
+        momentum=np.float32(end.tuned.momentum),
+        lr_schedule=np.int32(choices.lr_schedules.index(end.tuned.lr_schedule)),
     )
 
 
-def begin(plan: Plan, run: Run, sparse: Sparse, operators: Iterable[int], scaled: bool, tuned: Tuned) -> HyperParams:
-    """What a training of a run begins with, on the host."""
+def begin(plan: Plan, pipeline: Pipeline, run: Run, sparse: Sparse, end: End) -> HyperParams:
+    """What a training of a pipeline begins with, on the host; `run` is one of it."""
     seed, counts = np.uint32(run.config.seed), {name: np.int32(mask.sum()) for name, mask in sparse.masks.items()}
     shrinks = NATURES[run.config.method].count == "accuracy"
     return HyperParams(
         seed=seed,
         weights_seed=seed,
         start=counts,
-        counts={name: np.int32(count) for name, count in run.final.items()} if shrinks else counts,
+        counts={name: np.int32(count) for name, count in pipeline.run.final.items()} if shrinks else counts,
         rates=rates_of(run.config),
         masks=dict(sparse.masks),
         network=sparse.network,
-        learning_rate=np.float32(tuned.learning_rate),
-        weight_decay=np.float32(tuned.weight_decay),
-        chosen=chosen(plan, operators, scaled, tuned),
+        learning_rate=np.float32(end.tuned.learning_rate),
+        weight_decay=np.float32(end.tuned.weight_decay),
+        chosen=chosen(plan, end),
     )
 
 

@@ -5,9 +5,9 @@ They differ in what is data to the program: seeds, masks and first weights, acti
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from sparse_jax.training.state import Evaluation, HyperParams, RunState
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 from sparse_jax.training.train import make_train
 
+Item = TypeVar("Item")
 # after an epoch: (epoch, places of the networks still trained, their accuracies) -> whether to end each
 Rung = Callable[[int, list[int], list[float]], list[bool]]
 
@@ -68,6 +69,10 @@ def _nothing_yet(width: int, lanes: np.ndarray) -> dict[str, np.ndarray]:
     return {"active": active, **{name: np.zeros(width, kind) for name, kind in kinds.items()}}
 
 
+def _of_lanes(tree: Any, lanes: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lanes], tree)
+
+
 class SideBySide:
     """The trainings of one configuration, compiled for a number of lanes; one that has nothing to do takes no time."""
 
@@ -90,10 +95,10 @@ class SideBySide:
     def train(
         self, runs: Sequence[HyperParams], watch: Watch, *, keep: bool = False, rung: Rung | None = None
     ) -> list[Trained]:
-        """Train networks, as many at a time as there are lanes.
+        """Train networks.
 
         Args:
-          runs: what they begin with, on the host.
+          runs: what they begin with, on the host; no more than there are lanes.
           watch: see there.
           keep: whether their networks are wanted.
           rung: if there is one, it is asked after every epoch but the last.
@@ -101,19 +106,26 @@ class SideBySide:
         Raises:
           StoppedError: it was interrupted; the same call goes on from there.
         """
-        found: list[Trained] = []
-        for first in range(0, len(runs), self.width):
-            some = runs[first : first + self.width]
-            own = rung and (lambda epoch, at, accuracies, first=first: rung(epoch, [first + i for i in at], accuracies))
-            found += self._train(some, watch, keep, own)
-        return found
+        at = self._lanes(len(runs))
+        hyper = stack([runs[place] for place in self._sources(at)], self.width, self.mesh)
+        saver = _Saver(watch, {"runs": digest(list(runs)), "steps": self.problem.steps})
+        course = self._begun(hyper, at, saver)
+        hyper = hyper._replace(network={})  # the state has it
+        while course.step < self.problem.steps and course.lanes["active"].any():
+            course = self._advanced(course, hyper, watch, at, rung)
+            saver.look(course, at)
+        saver.forget()
+        return self._trained(course, at, keep)
+
+    def portions(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Items in their order, as many at a time as there are lanes."""
+        return (items[first : first + self.width] for first in range(0, len(items), self.width))
 
     def evaluate(self, networks: Sequence[dict[str, Any]], data: Data) -> list[Evaluation]:
         """What networks do on all rows of other data, on the host."""
         found, data = [], replicate(data, self.mesh)
         rows = np.int32(0), np.int32(data.y.shape[0])
-        for first in range(0, len(networks), self.width):
-            some = networks[first : first + self.width]
+        for some in self.portions(networks):
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *some)
             params, model_state = (place(stacked[name], self.width, self.mesh) for name in ("params", "model_state"))
             evaluation = jax.device_get(self.cohort.evaluate(params, model_state, data, *rows))
@@ -125,30 +137,21 @@ class SideBySide:
         devices = self.mesh.size
         return np.array([i % devices * (self.width // devices) + i // devices for i in range(count)])
 
-    def _train(self, runs: Sequence[HyperParams], watch: Watch, keep: bool, rung: Rung | None) -> list[Trained]:
-        at = self._lanes(len(runs))
-        by_lane = [runs[0]] * self.width
-        for lane, run in zip(at, runs, strict=True):
-            by_lane[lane] = run
-        hyper = stack(by_lane, self.width, self.mesh)
-        saver = _Saver(watch, {"runs": digest(list(runs)), "steps": self.problem.steps})
-        course = self._begun(hyper, at, saver)
-        hyper = hyper._replace(network={})  # the state has it
-        while course.step < self.problem.steps and course.lanes["active"].any():
-            course = self._advanced(course, hyper, watch, at, rung)
-            saver.look(course)
-        saver.forget()
-        return self._trained(course, at, keep)
+    def _sources(self, at: np.ndarray) -> np.ndarray:
+        """int[width], which network every lane gets: those that are not in `at` repeat the first."""
+        sources = np.zeros(self.width, int)
+        sources[at] = np.arange(len(at))
+        return sources
 
     def _begun(self, hyper: HyperParams, at: np.ndarray, saver: "_Saver") -> _Course:
-        state = abstract_state(self.cohort, hyper, self.data, self.width)
-        lanes = _nothing_yet(self.width, at)
-        saved = saver.restored({"state": state, "lanes": lanes})
+        state, lanes = abstract_state(self.cohort, hyper, self.data, len(at)), _nothing_yet(self.width, at)
+        saved = saver.restored({"state": state, "lanes": _of_lanes(lanes, at)})
         if saved is None:
             return _Course(0, self.cohort.init(hyper, self.data), lanes)
         step, tree = saved
-        lanes = {name: np.array(values) for name, values in tree["lanes"].items()}
-        return _Course(step, place(tree["state"], self.width, self.mesh), lanes)
+        for name, values in tree["lanes"].items():
+            lanes[name][at] = values
+        return _Course(step, place(_of_lanes(tree["state"], self._sources(at)), self.width, self.mesh), lanes)
 
     def _advanced(
         self, course: _Course, hyper: HyperParams, watch: Watch, at: np.ndarray, rung: Rung | None
@@ -236,12 +239,16 @@ class _Saver:
             return None
         return saved[:2]
 
-    def look(self, course: _Course) -> None:
-        """Save where it is time to. Raises StoppedError if somebody asked to stop."""
+    def look(self, course: _Course, at: np.ndarray) -> None:
+        """Save where it is time to, in the order of the networks: other devices have other lanes.
+
+        Raises StoppedError if somebody asked to stop.
+        """
         stops = self.watch.interrupt.asked
         if stops or time.monotonic() - self.saved >= self.watch.checkpoint_seconds:
             with Checkpoints(self.watch.checkpoints, keep=1) as checkpoints:
-                checkpoints.save(course.step, {"state": course.state, "lanes": course.lanes}, self.meta)
+                networks = {"state": _of_lanes(course.state, at), "lanes": _of_lanes(course.lanes, at)}
+                checkpoints.save(course.step, networks, self.meta)
             self.saved = time.monotonic()
         if stops:
             raise StoppedError

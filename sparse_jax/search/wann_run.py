@@ -20,8 +20,8 @@ from sparse_jax.search.wann_plan import Plan
 from sparse_jax.search.wann_result import conclude
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
 from sparse_jax.study.meter import Meter
-from sparse_jax.study.provenance import commit, versions
-from sparse_jax.training.checkpoint import by_path, digest
+from sparse_jax.study.provenance import origin
+from sparse_jax.training.checkpoint import by_path
 from sparse_jax.training.cohort import make_mesh, replicate
 from sparse_jax.training.hardware import Hardware, set_up
 
@@ -46,8 +46,7 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     data = plan.asked.data
     arrays = make_reader(plan.asked.host.data_dir)(data.dataset)
     sizes = {name: getattr(data, name) for name in ("train_size", "test_size", "validation_fraction")}
-    origin = {"data": digest(arrays), "versions": versions(), "commit": commit(), "device": hardware.description}
-    with opened(plan.place, origin) as workdir:
+    with opened(plan.place, origin(arrays, hardware)) as workdir:
         parts = split(arrays, **sizes)
         x = inputs_of(plan, parts)
         begin, end = parts.train, parts.train + parts.validation

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sparse_jax.data.arrays import Arrays
 from sparse_jax.errors import UserError
 from sparse_jax.sparse.build import kernel
 from sparse_jax.study.store import Store
+from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.hardware import Hardware
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -36,6 +38,11 @@ def provenance(hardware: Hardware, sparse: bool) -> dict:
         "lanes": hardware.lanes,
         "products": kernel().description if sparse and hardware.devices[0].platform == "cpu" else None,
     }
+
+
+def origin(arrays: Arrays, hardware: Hardware) -> dict:
+    """What search.json says of the data and the code."""
+    return {"data": digest(arrays), "versions": versions(), "commit": commit(), "device": hardware.description}
 
 
 def open_session(store: Store, hardware: Hardware, sparse: bool) -> int:

@@ -49,7 +49,8 @@ def init(parts: Parts, hyper: HyperParams, data: Data) -> RunState:
     links = _first_links(parts, hyper, key)
     dense, model_state = _first_weights(parts, hyper, data, links)
     masks = _first_masks(parts, rule, hyper, key, dense, model_state, data) if rule.masked else {}
-    dense = put(dense, counting_active(parts.config, select(dense, masks | links), masks, links))
+    if not hyper.network:  # weights that are given stay as they are
+        dense = put(dense, counting_active(parts.config, select(dense, masks | links), masks, links))
     slots = {name: in_use(of_layer) for name, of_layer in links.items()}
     network = first_network(rule, optimizer(parts, hyper, jnp.int32(0)), dense, masks | slots)
     network = network._replace(topology=network.topology._replace(explored=masks))
