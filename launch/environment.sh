@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts here: an environment in .venv with the locked versions, made or brought up to date.
 #   PYTHON   the interpreter, 3.11 or newer (default: python3.12, python3.11 or python3, the first that works)
 #   VENV     the folder of the environment (default: .venv)

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# The tests, in the environment of the quickstart. Fast ones by default; --all runs every one.
+# The tests, in the environment of the quickstart. Fast ones by default; --all runs every one, --faults those of kills,
+# damage and full disks (8 minutes on 2 cores), --soak sixty kills (half an hour).
 # Other arguments go to pytest: bash launch/test.sh -k selection. The files run in the order of their names: sorted by
 # the number of their tests, the longest would be the last, on one core.
+# shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
 chosen=(-m "not slow")
-if [ "${1:-}" = --all ]; then
-    chosen=()
-    shift
-fi
+case ${1:-} in
+    --all) chosen=() ;;
+    --faults) chosen=(-m "faults and not soak") ;;
+    --soak) chosen=(-m soak) ;;
+esac
+case ${1:-} in --all | --faults | --soak) shift ;; esac
 exec "$venv/bin/python" -m pytest -n "$(nproc)" --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"

@@ -19,7 +19,7 @@ from sparse_jax.study.group import Group, hyper_params
 from sparse_jax.study.groups import Members, unfinished
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.loader import Loaded, feed, make_loader
-from sparse_jax.study.memory import bytes_per_run
+from sparse_jax.study.memory import bytes_per_batch, bytes_per_run, out_of_memory
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.provenance import open_session, tell_of_kernel
 from sparse_jax.study.rows import COLUMNS, describe_settings
@@ -61,52 +61,90 @@ class Worker:
         return len(self._ended(cohort.runs)) < len(cohort.runs)
 
     def train(self, cohort: Cohort) -> bool:
-        """Train what is left of a cohort, and renew results.csv after every group; False if asked to stop."""
+        """Train what is left of a cohort, as many runs at once as there is memory for; False if asked to stop."""
+        hardware, run = self._sized(cohort), cohort.runs[0]
+        while (outcome := self._train_with(hardware, cohort)) is None:
+            hardware = hardware.halved(min(hardware.group_size(bytes_per_run(run)), len(cohort.runs)))
+            self.monitor.say(f"{cohort.id}: out of memory; begins anew with {hardware.lane_width} runs at once")
+            self.store.forget_groups(cohort.id, self._ended(cohort.runs))
+            self.store.write_lanes(cohort.id, hardware.lane_width)
+        return outcome
+
+    def _sized(self, cohort: Cohort) -> Hardware:
+        """The hardware with as many lanes as a cohort was begun with, or as there is memory for."""
+        lanes, run = self.store.read_lanes(cohort.id), cohort.runs[0]
+        if lanes is not None:
+            return self.hardware._replace(lane_width=lanes)
+        hardware = self.hardware.fitting(bytes_per_run(run) + bytes_per_batch(run))
+        if hardware.layout == "vmap":  # results depend on it
+            self.store.write_lanes(cohort.id, hardware.lane_width)
+        if hardware != self.hardware:
+            self.monitor.say(f"{cohort.id}: memory for {hardware.lane_width} lanes")
+        return hardware
+
+    def _train_with(self, hardware: Hardware, cohort: Cohort) -> bool | None:
+        """Train what is left of a cohort, and renew results.csv after every group.
+
+        Returns:
+          False if asked to stop; None if there is too little memory for as many runs at once.
+        """
         programs: dict[int, TrainFns] = {}
-        most = self.hardware.group_size(bytes_per_run(cohort.runs[0]))
+        most = hardware.group_size(bytes_per_run(cohort.runs[0]))
         for members in unfinished(cohort, self.store, self.shorter, self._ended(cohort.runs), most):
             ended = self._ended(self.study.runs)
             if all(run.id in ended for run in members.runs):  # since, in a group that has some of the same runs
                 continue
             self.monitor.remaining([run for run in self.study.runs if run.id not in ended])
-            if self.interrupt.asked or not self._train(members, ended, programs):
+            if self.interrupt.asked:
                 return False
+            outcome = self._train(hardware, members, ended, programs)
+            if not outcome:
+                return outcome
             write_csv(self.store)
         return True
 
     def _ended(self, runs: Iterable[Run]) -> frozenset[str]:
         return self.store.done((run.id for run in runs), failed=True)
 
-    def _train(self, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]) -> bool:
-        """Train a group; False if asked to stop. An error is recorded as the failure of its runs."""
+    def _train(
+        self, hardware: Hardware, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]
+    ) -> bool | None:
+        """Train a group: as `_train_with`. An error is recorded as the failure of its runs."""
         try:
-            group = self._group(members, ended, programs)
+            group = self._group(hardware, members, ended, programs)
             trainer = Trainer(group, self.store, self.checkpoint_seconds, self.interrupt, self.monitor, self.tracker)
             return trainer.train()
         except (UserError, OSError):  # of the input, or of the disk: not of these runs
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-            done = self._ended(members.runs)
-            failed = [run for run in members.runs if run.id not in done]
-            for run in failed:
-                record = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
-                self.store.write_failure(run.id, describe_settings(run) | {"session": self.session} | record)
-            self.monitor.failed(members.id, len(failed), message)
+            if out_of_memory(error) and (hardware.lanes if hardware.layout == "vmap" else len(members.runs)) > 1:
+                return None
+            self._record_failure(members, error)
             return True
 
-    def _group(self, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]) -> Group:
+    def _record_failure(self, members: Members, error: Exception) -> None:
+        message = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        done = self._ended(members.runs)
+        failed = [run for run in members.runs if run.id not in done]
+        for run in failed:
+            record = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
+            self.store.write_failure(run.id, describe_settings(run) | {"session": self.session} | record)
+        self.monitor.failed(members.id, len(failed), message)
+
+    def _group(
+        self, hardware: Hardware, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]
+    ) -> Group:
         """A group with what it trains on; those of one width share the compiled functions, which `programs` keeps."""
         config, problem = members.runs[0].config, members.runs[0].problem
-        mesh, width = self.hardware.place(len(members.runs))
+        mesh, width = hardware.place(len(members.runs))
         if width not in programs:
-            programs[width] = make_cohort(make_train(config, problem), self.hardware.layout, mesh)
+            programs[width] = make_cohort(make_train(config, problem), hardware.layout, mesh)
         loaded = self.loader(config, mesh)
         read = functools.cache(read_group)  # lenders share groups
         hyper = stack([hyper_params(run, read) for run in members.runs], width, mesh)
         return Group(
             *members, programs[width], hyper, mesh, feed(loaded, members.runs[0], np.asarray(hyper.seed), mesh), ended,
-            loaded.examples, self.hardware.lanes, self.session,
+            loaded.examples, hardware.lanes, self.session,
         )  # fmt: skip
 
 

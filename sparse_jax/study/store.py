@@ -23,9 +23,10 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,25 @@ class Store:
 
     def _groups(self, cohort: str) -> Path:
         return self.root / "groups" / f"{_safe(cohort)}.json"
+
+    def forget_groups(self, cohort: str, done: Collection[str]) -> None:
+        """Drop the groups of a cohort that have runs left to train, with their checkpoints: they begin anew."""
+        groups = self.read_groups(cohort)
+        kept = {name: ids for name, ids in groups.items() if {*ids} <= {*done}}
+        self.write_groups(cohort, kept)
+        for name in groups.keys() - kept.keys():
+            shutil.rmtree(self.checkpoints(name), ignore_errors=True)
+
+    def read_lanes(self, cohort: str) -> int | None:
+        """How many runs of a cohort train at once, if that was decided."""
+        return (read_object(self._lanes(cohort)) or {}).get("lanes")
+
+    def write_lanes(self, cohort: str, lanes: int) -> None:
+        """Remember it: all sessions have one number, whatever the memory of their devices."""
+        write_atomic(self._lanes(cohort), dump_json({"lanes": lanes}))
+
+    def _lanes(self, cohort: str) -> Path:
+        return self.root / "groups" / f"{_safe(cohort)}-lanes.json"
 
     def write_csv(self, columns: tuple[str, ...], order: Sequence[str]) -> None:
         """Derive results.csv: one row for each run of `order` that ended, one cell a column.

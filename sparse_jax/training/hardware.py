@@ -49,6 +49,18 @@ class Hardware(NamedTuple):
             return self.lane_width * len(self.devices)
         return max(1, min(self.lane_width, int(self._room // run_bytes)))
 
+    def fitting(self, lane_bytes: int) -> "Hardware":
+        """With lanes that there is memory for, where runs are lanes: halved as often as it takes."""
+        lanes = self.lane_width
+        while self.layout == "vmap" and lanes > 1 and lanes * lane_bytes > self._room:
+            lanes //= 2
+        return self._replace(lane_width=lanes)
+
+    def halved(self, group: int) -> "Hardware":
+        """For half as many runs at once as the `group` that was too much."""
+        most = self.lane_width if self.layout == "vmap" else group
+        return self._replace(lane_width=max(1, most // 2))
+
     def abreast(self, network_bytes: int, most: int) -> int:
         """How many variants of a network, up to `most`, one instruction evaluates: on CPU small ones only."""
         if self.devices[0].platform == "cpu":
