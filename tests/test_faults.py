@@ -146,22 +146,24 @@ def test_a_disk_is_full(reference, tmp_path, size):
     goes_on(tmp_path, reference)
 
 
-def test_a_workdir_that_may_not_be_written(reference, tmp_path):
-    """By another user; for root nothing is read-only."""
+def test_a_workdir_that_may_not_be_written(tmp_path):
+    """Also by root, here without the capability to write everywhere."""
+    unprivileged = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.getuid() == 0 else []
+    if unprivileged and shutil.which("setpriv") is None:
+        pytest.skip("for root nothing is read-only")
     assert run(*STUDY, cwd=tmp_path).returncode == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
-    for path in (tmp_path / "study").rglob("*"):
+    everything = [tmp_path / "study", *(tmp_path / "study").rglob("*")]
+    for path in everything:
         path.chmod(path.stat().st_mode & 0o555)
-    (tmp_path / "study").chmod(0o555)
-    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    more = ("--num_seeds=3", f"--workdir={tmp_path / 'study'}")
+    before = {path: path.stat().st_mtime_ns for path in everything}
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *STUDY, "--num_seeds=3"]
     ended = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *STUDY, *more], capture_output=True, text=True, timeout=100,
-        check=False, cwd="/", **nobody,
-    )  # fmt: skip
+        [*unprivileged, *command], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
+    )
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.strip().count("\n") <= 1
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*")}
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in everything}
 
 
 # --- clocks, caches, company -----------------------------------------------------------------------
@@ -186,8 +188,8 @@ def test_a_clock_that_goes_backwards(reference, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
 def test_a_cache_is_corrupt(reference, tmp_path, monkeypatch, damage):
-    """Of compiled programs, kernels and decoded data."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    """Of compiled programs; those of kernels and of decoded data are damaged in test_build.py and test_images.py."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     assert run(*STUDY, "--workdir=warm", cwd=tmp_path).returncode == 0
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert files
@@ -209,9 +211,9 @@ def test_two_launches_in_one_workdir(reference, tmp_path):
 
 def test_one_run_of_a_cohort_is_not_finite(reference, tmp_path):
     """The others are what they are without it."""
-    ended = run(*STUDY, "--learning_rate=0.1,1e30", cwd=tmp_path)
+    ended = run(*STUDY, "--learning_rate=0.1,1e29", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     table = rows(tmp_path / "study")
-    assert {row["status"] for row in table if row["learning_rate"] == "1e+30"} == {"diverged"}
+    assert {row["status"] for row in table if row["learning_rate"] == "1e+29"} == {"diverged"}
     expected = {row["run_id"]: row["digest"] for row in reference.outcome[0]}
     assert {row["run_id"]: row["digest"] for row in table if row["learning_rate"] == "0.1"} == expected

@@ -30,7 +30,7 @@ from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyp
 
 FAST = {(method, "relu", "mlp", "masked") for method in METHODS}
 FAST |= {("set", activation, "mlp", "masked") for activation in ACTIVATIONS}
-LARGE = {"vgg16", "vgg19", "resnet34", "efficientnet_b0"}  # minutes to compile; vgg11 and resnet18 are not
+LARGE = {"vgg16", "vgg19", "resnet18", "resnet34", "efficientnet_b0"}  # minutes to compile; vgg11, wide_resnet are not
 FAST |= {("set", "relu", model, "masked") for model in MODELS if model not in LARGE}
 FAST |= {(method, "relu", "mlp", "sparse") for method in SPARSE_METHODS}
 FAST |= {("rigl", "relu", "lenet5", "sparse")}

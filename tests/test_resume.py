@@ -29,7 +29,7 @@ class Reference(NamedTuple):
     seconds: float  # with warm caches
 
 
-@pytest.fixture(scope="module", params=["masked", "sparse"])
+@pytest.fixture(scope="module", params=["masked", pytest.param("sparse", marks=pytest.mark.slow)])
 def reference(request, tmp_path_factory):
     command, folder = (*STUDY, *EXECUTIONS[request.param]), tmp_path_factory.mktemp("reference")
     assert run(*command, "--workdir=cold", cwd=folder).returncode == 0
