@@ -91,6 +91,7 @@ SHARED_WEIGHT = "shared_weight"  # the edit that gives all connections one weigh
 SHARED_WEIGHTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # of Gaier and Ha 2019
 
 AUTO = "auto"
+ALONE = "none"  # of --coordinator
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
 KEPT_BY_A_LEVEL = 0.8  # of the connections, where --levels=auto (Frankle and Carbin 2019)
 
@@ -104,7 +105,7 @@ def setting(default: Any, kind: str, section: str, help: str, **metadata: Any) -
     Args:
       default: the value without the flag.
       kind: how the flag's text is read: name, names, text, path, int, float,
-        bool, sizes, fractions, numbers, interval, structure, name_or_path, radix, shard.
+        bool, sizes, fractions, numbers, interval, structure, name_or_path, radix, shard, address.
       section: the heading of `--help` under which the flag stands.
       help: one sentence.
       **metadata: `choices` (known names), `paths` (endings of a path that may stand in place of a name), `forms`
@@ -561,6 +562,12 @@ class StudyConfig:
         32, "int", "7 execution", "Runs that train together: lanes of one device with vmap, of all devices with map.",
         bounds="[1, inf)", affects=False,
     )
+    batch_devices: int = setting(
+        1, "int", "7 execution",
+        "Devices that share the batches of a run, for networks whose activations are too large for one: each trains on "
+        "its part, and gradients are averaged. Divides the devices and --batch_size; dropout draws otherwise.",
+        bounds="[1, inf)", affects=False,
+    )
     exact_seeds: bool = setting(
         False, "bool", "7 execution", "Train each run bit for bit as it would train alone (layout map).",
         affects=False,
@@ -568,6 +575,22 @@ class StudyConfig:
     cpu_devices: int = setting(
         AUTO, "int", "7 execution", "CPU devices that share the runs; auto: one a core.",
         bounds="[1, inf)", auto=True, affects=False,
+    )
+    coordinator: str = setting(
+        ALONE, "address", "7 execution",
+        "HOST:PORT of the first of several processes that train together, each started with this command and all "
+        "their devices used as one machine's; auto: as SLURM, Open MPI or the TPU pod says that started them; none: "
+        "this process trains by itself.",
+        auto=True, affects=False,
+    )
+    num_processes: int = setting(
+        1, "int", "7 execution", "Processes that train together, with --coordinator=HOST:PORT.", bounds="[1, inf)",
+        affects=False,
+    )
+    process_id: int = setting(
+        0, "int", "7 execution",
+        "Which of them this one is, from 0 on; 0 runs on HOST and is the only one that uses the workdir.",
+        bounds="[0, inf)", affects=False,
     )
     compilation_cache: bool = setting(
         True, "bool", "7 execution", "Keep compiled programs in the user's cache folder.", affects=False

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from sparse_jax.config import AUTO, RunConfig
+from sparse_jax.config import ALONE, AUTO, RunConfig
 from sparse_jax.errors import UserError, unknown
 from sparse_jax.topology.patterns import parse_pattern
 from sparse_jax.topology.radix import parse_radix
@@ -139,6 +139,16 @@ def _shard(text: str, field: dataclasses.Field) -> str:
     return f"{index}/{count}"
 
 
+def _address(text: str, field: dataclasses.Field) -> str:
+    """HOST:PORT, or none."""
+    host, _, port = text.strip().rpartition(":")
+    if text.strip() == ALONE:
+        return ALONE
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"{text.strip()!r} is no HOST:PORT, such as node7:8476, nor auto or none")
+    return text.strip()
+
+
 # kind of a setting -> (text of one value, field) -> value; ValueError says what is wrong
 _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "text": lambda text, field: text,
@@ -158,6 +168,7 @@ _READ: dict[str, Callable[[str, dataclasses.Field], Any]] = {
     "name_or_path": _name_or_path,
     "radix": _radix,
     "shard": _shard,
+    "address": _address,
 }
 
 

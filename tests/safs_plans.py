@@ -23,13 +23,14 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def plan_of(workdir, seeds=2, networks=None, host=None, **changes):
+def plan_of(workdir, seeds=2, networks=None, host=None, given=None, **changes):
+    """`given` are the settings of the networks that the command line names: without it all of `networks`."""
     defaults = {name: field.default for name, field in settings(RunConfig).items() if name in NETWORK}
     values = defaults | OWN | NETWORKS | (networks or {})
     axes = {name: value if name in LEVELS and isinstance(value, tuple) else (value,) for name, value in values.items()}
     study = StudyConfig(workdir=str(workdir), checkpoint_seconds=1e9, num_seeds=seeds, **(host or {}))
     search = dataclasses.replace(SEARCH, **changes)
-    return make_plan(Asked(search, flags.Grid(axes, study, frozenset(networks or ()))))
+    return make_plan(Asked(search, flags.Grid(axes, study, frozenset((networks or ()) if given is None else given))))
 
 
 def devices(count, layout="map", lanes=32):

@@ -11,8 +11,7 @@ from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits
-from sparse_jax.study import execute
-from sparse_jax.study.store import open_store
+from sparse_jax.study.loader import make_loader
 from sparse_jax.training import feed as feeds
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
 from sparse_jax.training.feed import Resident, Streamed
@@ -79,13 +78,11 @@ def test_shapes_are_known_before_a_block_is_made(monkeypatch):
     ("placement", "memory", "streams"),
     [("auto", 1, True), ("auto", 10**9, False), ("host", 10**9, True), ("device", 1, False)],
 )
-def test_the_loader_streams_what_does_not_fit(monkeypatch, tmp_path, placement, memory, streams):
+def test_the_loader_streams_what_does_not_fit(monkeypatch, placement, memory, streams):
     monkeypatch.setattr("sparse_jax.training.hardware._host_memory", lambda: memory)
-    store = open_store(tmp_path)
-    store.write_config({"data": {}})
     settings = StudyConfig(data_placement=placement)
     hardware = Hardware(tuple(jax.devices()[:1]), "map", 32)
-    load = execute.make_loader(settings, store, hardware, make_reader("."))
+    load = make_loader(settings, hardware, make_reader("."), lambda name, content: None)
     loaded = load(RunConfig(dataset="digits", initial_topology="random"), make_mesh(jax.devices()[:1]))
     assert loaded.streams == streams
     assert len(loaded.data.x) == len(loaded.host.x) - (loaded.host.train if streams else 0)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from sparse_jax.activations.learnable import LEARNABLE
 from sparse_jax.config import ACTIVATIONS, METHODS, MODELS, OPTIMIZERS
 from sparse_jax.data.augmentation import make_augment
 from sparse_jax.data.batches import batch_at
@@ -29,7 +30,7 @@ from tests.linked import view_of
 from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyper, make_tiny_problem
 
 FAST = {(method, "relu", "mlp", "masked") for method in METHODS}
-FAST |= {("set", activation, "mlp", "masked") for activation in ACTIVATIONS}
+FAST |= {("set", activation, "mlp", "masked") for activation in (*LEARNABLE, "relu", "step", "all_relu", "symexp")}
 LARGE = {"vgg16", "vgg19", "resnet18", "resnet34", "efficientnet_b0"}  # minutes to compile; vgg11, wide_resnet are not
 FAST |= {("set", "relu", model, "masked") for model in MODELS if model not in LARGE}
 FAST |= {(method, "relu", "mlp", "sparse") for method in SPARSE_METHODS}

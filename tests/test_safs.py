@@ -279,7 +279,7 @@ def test_a_search_starts_from_the_network_of_any_method(method, tmp_path):
 
 OTHERS = {
     "lstm": {"hidden_sizes": (8, 6)}, "vgg16": {"width": 1 / 16}, "resnet18": {"width": 1 / 16},
-    "efficientnet_b0": {"width": 1 / 8},
+    "efficientnet_b0": {"width": 1 / 8, "sparsity": 0.5},
 }  # fmt: skip
 
 
@@ -287,8 +287,9 @@ OTHERS = {
     name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS
 ])  # fmt: skip
 def test_a_search_is_for_any_model(model, tmp_path):
-    changes = {"hidden_sizes": "auto", "learning_rate": 0.01, "epochs": 1} | OTHERS[model] | {"model": model}
-    plan = plan_of(tmp_path, seeds=1, steps=0, trials=1, candidate_epochs=1, networks=changes)
+    changes = {"learning_rate": 0.01, "epochs": 1} | OTHERS[model] | {"model": model}
+    defaults = {"hidden_sizes": "auto"} | changes
+    plan = plan_of(tmp_path, seeds=1, steps=0, trials=1, candidate_epochs=1, networks=defaults, given=changes)
     assert search(plan) == 0
     (one,) = json.loads((tmp_path / "result.json").read_text())["pipelines"]
     assert len(one["operators"]) == len(one["scales"]["both"]) == plan.layers

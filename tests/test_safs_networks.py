@@ -152,7 +152,7 @@ def test_a_search_of_everything_with_scales_of_neurons(tmp_path):
 def test_what_a_pipeline_is_does_not_depend_on_others(tmp_path):
     """Levels of rewinding, and so the program, follow from the sparsity."""
     changes = {"method": "lottery_ticket", "interval": "auto"}
-    short = {"seeds": 1, "steps": 0, "trials": 0}
+    short = {"seeds": 1, "steps": 0, "trials": 0, "given": ("method", "sparsity")}
     assert search(plan_of(tmp_path / "two", networks=changes | {"sparsity": (0.5, 0.9)}, **short)) == 0
     assert search(plan_of(tmp_path / "one", networks=changes | {"sparsity": 0.9}, **short)) == 0
     found, expected = (dict(np.load(tmp_path / name / "networks" / "start-s0.9-seed0.npz")) for name in ("two", "one"))

@@ -12,18 +12,20 @@ from sparse_jax.config import StudyConfig
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.sparse.links import make_links
-from sparse_jax.study import execute
+from sparse_jax.study import assemble, execute
+from sparse_jax.study.fleet import connections_of_inputs
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.ledger import EMPTY
 from sparse_jax.study.loader import make_loader
 from sparse_jax.study.mask_file import load_masks
-from sparse_jax.study.results import connections_of_inputs, seen_now
+from sparse_jax.study.results import seen_now
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import abstract_state, make_mesh, stack
 from sparse_jax.training.hardware import Hardware
+from sparse_jax.training.hosts import alone
 from tests.program import MEASURED, SMALL, rows, run
 from tests.test_grid import study_of
 
@@ -169,18 +171,22 @@ def test_a_collapsed_run_is_one_that_cannot_be_told_from_naming_one_class():
 HARDWARE = Hardware(tuple(jax.devices()[:1]), "map", 32)
 
 
+def unchecked(name, content):
+    """Data of any content."""
+
+
 class InProcess:
     """A study executed in this process, with what it compiled."""
 
     def __init__(self, folder, monkeypatch, **axes):
-        self.made, make_cohort = [], execute.make_cohort
-        monkeypatch.setattr(execute, "make_cohort", lambda *args: self.made.append(make_cohort(*args)) or self.made[-1])
-        monkeypatch.setattr(execute, "set_up", lambda settings: HARDWARE)
+        self.made, make = [], assemble.make_cohort
+        monkeypatch.setattr(assemble, "make_cohort", lambda *args: self.made.append(make(*args)) or self.made[-1])
+        monkeypatch.setattr(execute, "found", lambda settings, several: HARDWARE)
         monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
         self.study, self.store = study_of(**axes), open_store(folder / "w")
         runs = {run.id: dataclasses.asdict(run.config) for run in self.study.runs}
         self.store.write_config(EMPTY | {"runs": runs})
-        self.outcome = execute.execute(self.study, StudyConfig(), self.store, Interrupt(), make_reader("."))
+        self.outcome = execute.execute(self.study, StudyConfig(), self.store, alone(Interrupt()), make_reader("."))
         assert self.outcome == (False, {})
 
 
@@ -189,7 +195,8 @@ def resumed(done, study, interrupt=None, **settings):
     config = done.store.read_config()
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     done.store.write_config(config | {"runs": config["runs"] | runs})
-    return execute.execute(study, StudyConfig(**settings), done.store, interrupt or Interrupt(), make_reader("."))
+    hosts = alone(interrupt or Interrupt())
+    return execute.execute(study, StudyConfig(**settings), done.store, hosts, make_reader("."))
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
@@ -212,7 +219,7 @@ def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_pa
     )  # fmt: skip
     (cohort,), (fns,) = done.study.cohorts, done.made
     mesh = make_mesh(jax.devices()[:1])
-    data = make_loader(StudyConfig(), done.store, HARDWARE, make_reader("."))(cohort.runs[0].config, mesh).data
+    data = make_loader(StudyConfig(), HARDWARE, make_reader("."), unchecked)(cohort.runs[0].config, mesh).data
     hyper = stack([hyper_params(run) for run in cohort.runs], 3, mesh)
     with Checkpoints(done.store.checkpoints(f"{cohort.id}-0"), 1) as checkpoints:
         _, state, _ = checkpoints.restore(abstract_state(fns, hyper, data, 3))
@@ -224,11 +231,9 @@ def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_pa
     assert any(result["test_accuracy_at_best_val"] != result["test_accuracy"] for result in results)
 
 
-def test_normalisation_is_fitted_on_the_training_part_alone(tmp_path):
-    store = open_store(tmp_path)
-    store.write_config({"data": {}})
+def test_normalisation_is_fitted_on_the_training_part_alone():
     (run,) = study_of(normalization=["zscore"]).runs
-    loader = make_loader(StudyConfig(), store, HARDWARE, make_reader("."))
+    loader = make_loader(StudyConfig(), HARDWARE, make_reader("."), unchecked)
     data = loader(run.config, make_mesh(jax.devices()[:1])).data
     x, train = np.asarray(data.x), run.problem.train
     alone, leaking = (fit("zscore", x[:stop]) for stop in (train, train + run.problem.validation))

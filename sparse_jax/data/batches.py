@@ -64,8 +64,8 @@ def permute(key: jax.Array, index: jax.Array, n: int) -> jax.Array:
     def network(value):
         i, j = value // right, value % right
         for to_left, to_right in round_keys:
-            i = (i + _mix(j ^ to_left) % left) % left
-            j = (j + _mix(i ^ to_right) % right) % right
+            i = (i + mix(j ^ to_left) % left) % left
+            j = (j + mix(i ^ to_right) % right) % right
         return i * right + j
 
     def walk(value):
@@ -103,7 +103,7 @@ def batch_at(data: Data, key: jax.Array, step: jax.Array, *, n: int, batch_size:
     return data.x[index], data.y[index]
 
 
-def _mix(value: jax.Array) -> jax.Array:
+def mix(value: jax.Array) -> jax.Array:
     """A bijection of uint32 with full avalanche: lowbias32 of Wellons' hash-prospector."""
     value = (value ^ (value >> 16)) * np.uint32(0x7FEB352D)
     value = (value ^ (value >> 15)) * np.uint32(0x846CA68B)

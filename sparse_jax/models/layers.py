@@ -69,12 +69,13 @@ class Depthwise(nn.Module):
         return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
 
-def make_layers(initializer: str, dtype: str) -> Layers:
+def make_layers(initializer: str, dtype: str, batch_axis: str | None = None) -> Layers:
     """The layers of linen, with parameters in float32.
 
     Args:
       initializer: of the kernels, a key of INITIALIZERS; biases start at 0.
       dtype: of the arithmetic, a key of DTYPES; statistics of a normalisation are float32 in any case.
+      batch_axis: of the mesh, along which devices have parts of one batch, if they do: its statistics are of all parts.
     """
     kernel, compute = INITIALIZERS[initializer].draw, DTYPES[dtype]
 
@@ -91,7 +92,8 @@ def make_layers(initializer: str, dtype: str) -> Layers:
         conv=conv,
         depthwise=lambda name, size, stride: Depthwise(size, stride, kernel, compute, name=name),
         batch_norm=lambda name, train: nn.BatchNorm(
-            use_running_average=not train, momentum=BATCH_NORM_MOMENTUM, dtype=compute, name=name
+            use_running_average=not train, momentum=BATCH_NORM_MOMENTUM, dtype=compute, name=name,
+            axis_name=batch_axis if train else None,
         ),
         layer_norm=lambda name: nn.LayerNorm(dtype=compute, name=name),
     )

@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from sparse_jax.models.shapes import OUTLINES
 from sparse_jax.recipes import NATURES
+from sparse_jax.study.fleet import Fleet
 from sparse_jax.study.grid import Run
-from sparse_jax.topology.rule import Topology
 from sparse_jax.training.flops import Products, product, products, share_of_dense, step, update
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-@jax.jit
-def _counts(topology: Topology) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """int32[runs] by layer: the connections that are used, and those that are trained."""
-
-    def by_run(masks):
-        return {name: jnp.sum(mask.reshape(mask.shape[0], -1), axis=1, dtype=jnp.int32) for name, mask in masks.items()}
-
-    return by_run(topology.masks), by_run(topology.trained)
 
 
 class Cost:
@@ -46,11 +35,11 @@ class Cost:
         self._products: list[Products] = []
         self._seconds, self._steps, self._warm = 0.0, 0, False
 
-    def look(self, topology: Topology) -> None:
+    def look(self, fleet: Fleet) -> None:
         """Count the connections of every run, when they may have changed."""
         if self._products and not self._changes:
             return
-        used, trained = jax.device_get(_counts(topology))
+        used, trained = fleet.connections()
         lanes = range(len(self.flops))
         self.connections = [_lane(used, i) for i in lanes]
         sides = zip(self.connections, (_lane(trained, i) for i in lanes), strict=True)

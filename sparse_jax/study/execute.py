@@ -1,24 +1,21 @@
 """Train what a study lacks, cohort by cohort, beside whoever else does, and keep its results."""
 
 import dataclasses
-import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from sparse_jax.config import RunConfig, StudyConfig
+from sparse_jax.config import StudyConfig
 from sparse_jax.data.catalog import Arrays
 from sparse_jax.errors import UserError
+from sparse_jax.study.assemble import Assembler
 from sparse_jax.study.extension import Shorter
 from sparse_jax.study.grid import Cohort, Run, Study
-from sparse_jax.study.group import Group, hyper_params
+from sparse_jax.study.group import Group
 from sparse_jax.study.groups import Members, unfinished
-from sparse_jax.study.interrupt import Interrupt
-from sparse_jax.study.loader import Loaded, feed, make_loader
+from sparse_jax.study.loader import make_loader, same_data
 from sparse_jax.study.memory import bytes_per_batch, bytes_per_run, out_of_memory
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.provenance import open_session, tell_of_kernel
@@ -27,11 +24,8 @@ from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
 from sparse_jax.study.trackers import Tracker, track
 from sparse_jax.study.train_group import Trainer
-from sparse_jax.study.trained import read_group
-from sparse_jax.training.cohort import make_cohort, stack
-from sparse_jax.training.hardware import Hardware, set_up
-from sparse_jax.training.state import TrainFns
-from sparse_jax.training.train import make_train
+from sparse_jax.training.hardware import Hardware, found
+from sparse_jax.training.hosts import Hosts
 
 
 class Outcome(NamedTuple):
@@ -48,11 +42,11 @@ class Worker:
     study: Study
     store: Store
     hardware: Hardware
+    hosts: Hosts
     session: int  # of config.json
-    loader: Callable[[RunConfig, jax.sharding.Mesh], Loaded]
+    assemble: Assembler
     shorter: Shorter
     checkpoint_seconds: float
-    interrupt: Interrupt
     monitor: Monitor
     tracker: Tracker
 
@@ -75,7 +69,7 @@ class Worker:
         lanes, run = self.store.read_lanes(cohort.id), cohort.runs[0]
         if lanes is not None:
             return self.hardware._replace(lane_width=lanes)
-        hardware = self.hardware.fitting(bytes_per_run(run) + bytes_per_batch(run))
+        hardware = self.hardware.fitting(bytes_per_run(run) + bytes_per_batch(run) // self.hardware.batch_devices)
         if hardware.layout == "vmap":  # results depend on it
             self.store.write_lanes(cohort.id, hardware.lane_width)
         if hardware != self.hardware:
@@ -88,16 +82,15 @@ class Worker:
         Returns:
           False if asked to stop; None if there is too little memory for as many runs at once.
         """
-        programs: dict[int, TrainFns] = {}
         most = hardware.group_size(bytes_per_run(cohort.runs[0]))
         for members in unfinished(cohort, self.store, self.shorter, self._ended(cohort.runs), most):
             ended = self._ended(self.study.runs)
             if all(run.id in ended for run in members.runs):  # since, in a group that has some of the same runs
                 continue
             self.monitor.remaining([run for run in self.study.runs if run.id not in ended])
-            if self.interrupt.asked:
+            if self.hosts.wish.asked:
                 return False
-            outcome = self._train(hardware, members, ended, programs)
+            outcome = self._train(hardware, members, ended)
             if not outcome:
                 return outcome
             write_csv(self.store)
@@ -106,17 +99,21 @@ class Worker:
     def _ended(self, runs: Iterable[Run]) -> frozenset[str]:
         return self.store.done((run.id for run in runs), failed=True)
 
-    def _train(
-        self, hardware: Hardware, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]
-    ) -> bool | None:
-        """Train a group: as `_train_with`. An error is recorded as the failure of its runs."""
+    def _train(self, hardware: Hardware, members: Members, ended: frozenset[str]) -> bool | None:
+        """Train a group: as `_train_with`. An error is recorded as the failure of its runs.
+
+        Where processes train together it ends them all, as nobody knows where the others are.
+        """
         try:
-            group = self._group(hardware, members, ended, programs)
-            trainer = Trainer(group, self.store, self.checkpoint_seconds, self.interrupt, self.monitor, self.tracker)
+            fleet, examples = self.assemble(hardware, [run.id for run in members.runs])
+            group = Group(*members, fleet, ended, examples, hardware.lanes, self.session)
+            trainer = Trainer(group, self.store, self.checkpoint_seconds, self.hosts.wish, self.monitor, self.tracker)
             return trainer.train()
         except (UserError, OSError):  # of the input, or of the disk: not of these runs
             raise
         except Exception as error:
+            if self.hosts.several:
+                raise
             if out_of_memory(error) and (hardware.lanes if hardware.layout == "vmap" else len(members.runs)) > 1:
                 return None
             self._record_failure(members, error)
@@ -131,22 +128,6 @@ class Worker:
             self.store.write_failure(run.id, describe_settings(run) | {"session": self.session} | record)
         self.monitor.failed(members.id, len(failed), message)
 
-    def _group(
-        self, hardware: Hardware, members: Members, ended: frozenset[str], programs: dict[int, TrainFns]
-    ) -> Group:
-        """A group with what it trains on; those of one width share the compiled functions, which `programs` keeps."""
-        config, problem = members.runs[0].config, members.runs[0].problem
-        mesh, width = hardware.place(len(members.runs))
-        if width not in programs:
-            programs[width] = make_cohort(make_train(config, problem), hardware.layout, mesh)
-        loaded = self.loader(config, mesh)
-        read = functools.cache(read_group)  # lenders share groups
-        hyper = stack([hyper_params(run, read) for run in members.runs], width, mesh)
-        return Group(
-            *members, programs[width], hyper, mesh, feed(loaded, members.runs[0], np.asarray(hyper.seed), mesh), ended,
-            loaded.examples, hardware.lanes, self.session,
-        )  # fmt: skip
-
 
 def write_csv(store: Store) -> None:
     """Derive results.csv from all results of a store, in the order in which the runs were asked for."""
@@ -155,14 +136,14 @@ def write_csv(store: Store) -> None:
 
 
 def execute(
-    study: Study, settings: StudyConfig, store: Store, interrupt: Interrupt, read: Callable[[str], Arrays]
+    study: Study, settings: StudyConfig, store: Store, hosts: Hosts, read: Callable[[str], Arrays]
 ) -> Outcome:
     """Train every run of the study that has no result yet and that no other worker trains.
 
     Raises:
       UserError: the study was begun on other data, or with another number of lanes.
     """
-    hardware, sparse = set_up(settings), any(run.problem.slots for run in study.runs)
+    hardware, sparse = found(settings, hosts.several), any(run.problem.slots for run in study.runs)
     session = open_session(store, hardware, sparse)
     if sparse:
         tell_of_kernel(hardware)
@@ -174,9 +155,10 @@ def execute(
     if notice := shorter.notice(run for run in study.runs if run.id not in ended):
         print(f"note: {notice}", file=sys.stderr)
     with Monitor(hardware.description) as monitor:
+        loader = make_loader(settings, hardware, read, partial(same_data, store))
         worker = Worker(
-            study, store, hardware, session, make_loader(settings, store, hardware, read), shorter,
-            settings.checkpoint_seconds, interrupt, monitor, track(settings.tracker, store.root),
+            study, store, hardware, hosts, session, Assembler(study, hosts, loader), shorter,
+            settings.checkpoint_seconds, monitor, track(settings.tracker, store.root),
         )  # fmt: skip
         turn = in_turn(study.cohorts, settings.shard, settings.takeover)
         held = work_through(turn, store, worker.left, worker.train)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_jax.config import AUTO, DATASET_FILES, DYNAMIC, RunConfig, StudyConfig, settings
+from sparse_jax.config import ALONE, AUTO, DATASET_FILES, DYNAMIC, RunConfig, StudyConfig, settings
 from sparse_jax.data.catalog import DatasetInfo, describe
 from sparse_jax.data.splits import sizes
 from sparse_jax.errors import UserError
@@ -151,8 +151,19 @@ def _cohorts(runs: list[Run]) -> tuple[Cohort, ...]:
 def _check_execution(study: StudyConfig) -> None:
     if study.exact_seeds and study.layout == "vmap":
         raise UserError("--exact_seeds needs --layout=map: a vmapped run differs from a lone one in the last bit")
+    if study.exact_seeds and study.batch_devices > 1:
+        raise UserError("--exact_seeds needs --batch_devices=1: sums over the parts of a batch differ in the last bit")
     if study.first_seed + study.num_seeds > 2**32:
         raise UserError(f"--first_seed={study.first_seed} leaves no room for {study.num_seeds} seeds of 32 bits")
+    if study.coordinator in (ALONE, AUTO) and (study.num_processes, study.process_id) != (1, 0):
+        raise UserError("--num_processes and --process_id are for --coordinator=HOST:PORT")
+    if study.process_id >= study.num_processes:
+        raise UserError(f"--process_id={study.process_id} is none of --num_processes={study.num_processes}: 0 is first")
+
+
+def _check_batch(config: RunConfig, study: StudyConfig) -> None:
+    if config.batch_size % study.batch_devices:
+        raise UserError(f"--batch_devices={study.batch_devices} does not divide --batch_size={config.batch_size}")
 
 
 def _check_warmup(config: RunConfig, problem: Problem) -> None:
@@ -215,6 +226,7 @@ def make_study(grid: Grid, known: Known) -> Study:
     for point in _points(grid):
         try:
             for config, problem, connections, lent, noticed in _seeded(point, described[point.dataset], seeds, known):
+                _check_batch(config, grid.study)
                 notices += noticed
                 runs.setdefault(config, _run(config, problem, connections, lent))
         except UserError as error:

@@ -7,27 +7,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparse_jax.study.fleet import Fleet
 from sparse_jax.study.grid import Run
 from sparse_jax.study.mask_file import Topology, as_mask, as_pairs
 from sparse_jax.study.resolve import unchanged_masks
 from sparse_jax.study.trained import read_group
 from sparse_jax.study.transplant import trained_network
-from sparse_jax.training.feed import Feed
 from sparse_jax.training.parts import rates_of
 from sparse_jax.training.snapshot import Snapshot
-from sparse_jax.training.state import HyperParams, TrainFns
+from sparse_jax.training.state import HyperParams
 
 
 class Group(NamedTuple):
-    """The runs of a cohort that train at once, and what they train on."""
+    """The runs of a cohort that train at once, and what trains them."""
 
     id: str
     runs: tuple[Run, ...]
     shorter: tuple[str, ...]  # the finished runs of fewer epochs that these continue; else empty
-    fns: TrainFns
-    hyper: HyperParams  # with a leading axis of runs, padded
-    mesh: jax.sharding.Mesh
-    feed: Feed
+    fleet: Fleet
     finished: frozenset[str]  # the runs that have results already, of an earlier session
     examples: np.ndarray  # int[classes], of the test part
     lanes: int  # runs that share an instruction

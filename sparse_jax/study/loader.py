@@ -23,7 +23,7 @@ from sparse_jax.training.feed import Feed, Resident, Streamed
 from sparse_jax.training.hardware import Hardware
 
 
-def _same_data(store: Store, name: str, content: str) -> None:
+def same_data(store: Store, name: str, content: str) -> None:
     """Remember the digest of a data set in config.json, and refuse another one under its name."""
     with store.alone():
         config = store.read_config()
@@ -42,18 +42,18 @@ class Loaded(NamedTuple):
 
 
 def make_loader(
-    settings: StudyConfig, store: Store, hardware: Hardware, read: Callable[[str], Arrays]
+    settings: StudyConfig, hardware: Hardware, read: Callable[[str], Arrays], check: Callable[[str, str], None]
 ) -> Callable[[RunConfig, jax.sharding.Mesh], Loaded]:
     """(config, mesh) -> the data of a cohort, which `read` gives by the name of the data set.
 
-    The latest data stay, because cohorts of one data set follow each other. Raises UserError if they are not
-    those that the study was begun on.
+    The latest data stay, because cohorts of one data set follow each other. `check` is told the name and the digest of
+    what is read.
     """
 
     @functools.lru_cache(maxsize=1)
     def same(name: str) -> Arrays:
         arrays = read(name)
-        _same_data(store, name, digest(arrays))
+        check(name, digest(arrays))
         return arrays
 
     @functools.lru_cache(maxsize=1)

@@ -36,6 +36,7 @@ def provenance(hardware: Hardware, sparse: bool) -> dict:
         "commit": commit(),
         "device": hardware.description,
         "lanes": hardware.lanes,
+        "batch_devices": hardware.batch_devices,
         "products": kernel().description if sparse and hardware.devices[0].platform == "cpu" else None,
     }
 
@@ -55,6 +56,11 @@ def open_session(store: Store, hardware: Hardware, sparse: bool) -> int:
             raise UserError(
                 f"this study was begun with {sessions[-1]['lanes']} lanes, not {hardware.lanes}: its results would "
                 "differ in the last bit; --layout=map has 1 lane, --layout=vmap --lane_width=N has N"
+            )
+        if sessions and sessions[-1].get("batch_devices", 1) != hardware.batch_devices:
+            raise UserError(
+                f"this study was begun with --batch_devices={sessions[-1].get('batch_devices', 1)}: its results would "
+                "differ in the last bit"
             )
         if here in sessions:
             return sessions.index(here)

@@ -1,15 +1,12 @@
 """What is written of a group of runs: a line of metrics at an evaluation, a result at the end."""
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.analysis.stability import dead_classes, loss_spikes, silent_neurons
-from sparse_jax.sparse.links import Links
 from sparse_jax.study import rows
 from sparse_jax.study.cost import Cost
 from sparse_jax.study.grid import Run
@@ -20,7 +17,6 @@ from sparse_jax.study.trackers import Tracker
 from sparse_jax.topology.masks import Masks, name_of, put, select
 from sparse_jax.training.checkpoint import digest
 from sparse_jax.training.evaluation import measure
-from sparse_jax.training.feed import score_part
 from sparse_jax.training.parts import links_of
 from sparse_jax.training.state import Evaluation, Report, RunState
 
@@ -55,14 +51,8 @@ def seen_now(epoch: int) -> bool:
     return epoch % 2 ** max(epoch.bit_length() - 3, 0) == 0
 
 
-@jax.jit
-def connections_of_inputs(mask: jax.Array, links: Links | None) -> jax.Array:
-    """int32[runs, I]: the connections of every input of a layer, of bool[runs, I, O] or of links."""
-    return jnp.sum(mask, axis=-1, dtype=jnp.int32) if links is None else jnp.diff(links.input_starts)
-
-
 def write_results(
-    group: Group, store: Store, cost: Cost, pending: list[Run], state: RunState, seconds: float, tracker: Tracker
+    group: Group, store: Store, cost: Cost, pending: list[Run], seconds: float, tracker: Tracker
 ) -> None:
     """Evaluate the trained networks on every part of the data, for the first time on test.
 
@@ -71,15 +61,14 @@ def write_results(
       store: of the study.
       cost: of the group.
       pending: the runs that have no result yet.
-      state: at the end, with a leading axis of runs.
       seconds: that a run took.
       tracker: hears of every result.
     """
-    score = partial(score_part, group.fns.evaluate, group.feed)
-    evaluations = {part: score(i, state.evaluated) for i, part in enumerate(("train", "val", "test"))}
-    if state.best is not None:
-        evaluations["test_at_best"] = score(2, (state.best.params, state.best.model_state))
-    host = jax.device_get(state._replace(key=None, opt_state=None))
+    fleet = group.fleet
+    evaluations = {part: fleet.evaluate(i) for i, part in enumerate(("train", "val", "test"))}
+    host = fleet.networks()
+    if host.best is not None:
+        evaluations["test_at_best"] = fleet.evaluate(2, best=True)
     results: list[tuple[Run, dict[str, Any]]] = []
     for lane, run in enumerate(group.runs):
         if run in pending:

@@ -2,12 +2,14 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sparse_jax.config import AUTO
-from sparse_jax.data.catalog import make_reader
+from sparse_jax.data.catalog import Arrays, make_reader
 from sparse_jax.flags import Grid
 from sparse_jax.study.estimate import estimate, in_words
 from sparse_jax.study.grid import Study, dataset_label, digest, make_study
@@ -16,6 +18,9 @@ from sparse_jax.study.ledger import enter, extended, plain, sources
 from sparse_jax.study.store import Store, open_store
 from sparse_jax.study.summary import make_console, print_plan, print_summary
 from sparse_jax.study.trackers import check
+
+if TYPE_CHECKING:
+    from sparse_jax.training.hosts import Hosts
 
 FAILED = 1  # exit status where runs ended with an error
 
@@ -63,13 +68,29 @@ def train_study(grid: Grid) -> int:
     if new:
         for name in reversed(grid.axes["dataset"]):  # the first one is read last, and stays
             read(name)
-        _tell_of_growth(store, study, new)
+    from sparse_jax.study.together import follow, lead
+    from sparse_jax.training.hardware import configure
+    from sparse_jax.training.hosts import connect
+
+    configure(grid.study)
+    hosts = connect(grid.study, interrupt)
+    if not hosts.leads:
+        return follow(study, grid.study, hosts, read)
+    return lead(hosts, lambda: _train(grid, study, new, hosts, read, console, workdir))
+
+
+def _train(
+    grid: Grid, study: Study, new: int, hosts: "Hosts", read: Callable[[str], Arrays], console: Console, workdir: Path
+) -> int:
+    """Train a study whose input is in order; the exit status."""
+    from sparse_jax.study.execute import execute
+
+    if new:
+        _tell_of_growth(Store(workdir.absolute()), study, new)
     _tell(study)
     store = open_store(workdir)
     enter(store, grid, study)
-    from sparse_jax.study.execute import execute
-
-    outcome = execute(study, grid.study, store, interrupt, read)
+    outcome = execute(study, grid.study, store, hosts, read)
     if outcome.stopped:
         print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
         return INTERRUPTED

@@ -1,10 +1,7 @@
-"""Train the runs of one group together: the host's loop around the compiled programs."""
+"""Train the runs of one group together: the loop that decides and writes, around a fleet that computes."""
 
 import time
 from typing import Any
-
-import jax
-import numpy as np
 
 from sparse_jax.recipes import NATURES
 from sparse_jax.study.cost import Cost, forget_peak
@@ -12,13 +9,11 @@ from sparse_jax.study.extension import load
 from sparse_jax.study.group import Group, lane_of
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
-from sparse_jax.study.results import connections_of_inputs, first_layer, metrics, seen_now, write_results
+from sparse_jax.study.results import first_layer, metrics, seen_now, write_results
 from sparse_jax.study.store import Store
 from sparse_jax.study.trackers import Tracker
 from sparse_jax.training.checkpoint import Checkpoints
-from sparse_jax.training.cohort import abstract_state, place, without_padding
 from sparse_jax.training.compaction import capacities, compacted, fitting
-from sparse_jax.training.parts import links_of
 from sparse_jax.training.state import RunState
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -46,7 +41,7 @@ class Trainer:
         tracker: Tracker,
     ) -> None:
         self.group, self.store, self.interrupt, self.monitor, self.tracker = group, store, interrupt, monitor, tracker
-        self.config, self.problem = group.runs[0].config, group.runs[0].problem
+        self.config, self.problem, self.fleet = group.runs[0].config, group.runs[0].problem, group.fleet
         self.checkpoint_seconds = checkpoint_seconds
         self.pending = [run for run in group.runs if run.id not in group.finished]
         self.pace, self.cost = Pace(), Cost(group.runs, None)
@@ -56,40 +51,37 @@ class Trainer:
         """Train, and write the result of every run; False if asked to stop before, with the state saved."""
         forget_peak()
         with Checkpoints(self.store.checkpoints(self.group.id), KEPT_CHECKPOINTS) as checkpoints:
-            step, state, before, saved = self._start(checkpoints)
+            step, before, saved = self._start(checkpoints)
             started = self.saved_at = time.monotonic()
-            step, state = self._updated(step, state) if self.continues else (step, state)
+            step = self._updated(step) if self.continues else step
             while step < self.problem.steps:
-                step, state = self._chunk(step, state)
+                step = self._chunk(step)
                 if self.interrupt.asked or time.monotonic() - self.saved_at >= self.checkpoint_seconds:
                     seconds = before + time.monotonic() - started
-                    self._save(checkpoints, step, state, seconds)
+                    self._save(checkpoints, step, seconds)
                     self.saved_at, saved = time.monotonic(), step
                 if self.interrupt.asked:
                     return False
             seconds = before + time.monotonic() - started
             if saved < step:
-                self._save(checkpoints, step, state, seconds)
+                self._save(checkpoints, step, seconds)
             checkpoints.keep_newest()
-        write_results(
-            self.group, self.store, self.cost, self.pending, state, seconds / len(self.group.runs), self.tracker
-        )
+        write_results(self.group, self.store, self.cost, self.pending, seconds / len(self.group.runs), self.tracker)
         self.monitor.end(self.group.id, len(self.pending), seconds, self.cost.summary)
         return True
 
-    def _save(self, checkpoints: Checkpoints, step: int, state: RunState, seconds: float) -> None:
-        runs = self.group.runs
-        meta = {"seconds": seconds, "flops": self.cost.flops, "runs": [run.id for run in runs]}
-        meta |= {"model": self.config.model, "kernels": self.problem.kernels, "slots": capacities(state.model_state)}
-        checkpoints.save(step, without_padding(state, len(runs)), meta)
+    def _save(self, checkpoints: Checkpoints, step: int, seconds: float) -> None:
+        meta = {"seconds": seconds, "flops": self.cost.flops, "runs": [run.id for run in self.group.runs]}
+        meta |= {"model": self.config.model, "kernels": self.problem.kernels, "slots": self.fleet.slots}
+        checkpoints.save(step, self.fleet.saved(), meta)
 
-    def _start(self, checkpoints: Checkpoints) -> tuple[int, RunState, float, int]:
-        """The step, the state and the seconds of the newest whole checkpoint, or of the beginning; the step saved last.
+    def _start(self, checkpoints: Checkpoints) -> tuple[int, float, int]:
+        """The step and the seconds of the newest whole checkpoint, or of the beginning; the step saved last.
 
         The metrics are cut back to its step.
         """
         group = self.group
-        begun = abstract_state(group.fns, group.hyper, group.feed.like(), len(group.runs))
+        begun = self.fleet.shapes()
 
         def like(meta):
             if meta["runs"] != [run.id for run in group.runs]:
@@ -99,18 +91,19 @@ class Trainer:
         saved_here = checkpoints.restore(like)
         restored = saved_here or self._continued(begun)
         if restored is None:
-            step, state, seconds = 0, group.fns.init(group.hyper, group.feed.begin()), 0.0
+            step, seconds = 0, 0.0
+            self.fleet.begin()
         else:
             step, saved, meta = restored
-            state, seconds = place(saved, group.hyper.seed.shape[0], group.mesh), meta["seconds"]
+            seconds = meta["seconds"]
+            self.fleet.restore(capacities(saved.model_state), saved)
             self.cost = Cost(group.runs, meta["flops"])
-        self.cost.look(state.topology)
+        self.cost.look(self.fleet)
         for run in self.pending:
             self.store.truncate_metrics(run.id, step)
             self.tracker.begin(run, self.store.read_metrics(run.id))
-        self.monitor.begin(group.id, step * len(self.pending), group.feed.description)
-        self.group = group._replace(hyper=group.hyper._replace(network={}))  # the state has it
-        return step, state, seconds, step if saved_here else -1
+        self.monitor.begin(group.id, step * len(self.pending), self.fleet.description)
+        return step, seconds, step if saved_here else -1
 
     def _continued(self, begun: RunState) -> tuple[int, RunState, dict[str, Any]] | None:
         """The end of the shorter runs that this group continues, as a checkpoint; their metrics become its own."""
@@ -130,69 +123,59 @@ class Trainer:
         seconds = sum(result["seconds"] for result in results.values())
         return ended.step, ended.state, {"flops": ended.flops, "seconds": seconds}
 
-    def _chunk(self, step: int, state: RunState) -> tuple[int, RunState]:
-        """Some optimiser steps, at most to the next event, and that event if it is reached."""
-        fns, data, begun = self.group.fns, self.group.feed.at(step), time.monotonic()
-        event = next_event(self.config, self.problem, step)
-        count = min(event - step, self.pace.steps, self.group.feed.steps(step))
-        state = jax.block_until_ready(fns.steps(state, self.group.hyper, data, np.int32(count)))
+    def _chunk(self, step: int) -> int:
+        """Some optimiser steps, at most to the next event, and that event if it is reached; the step after them."""
+        event, begun = next_event(self.config, self.problem, step), time.monotonic()
+        count = min(event - step, self.pace.steps, self.fleet.steps_at_once(step))
+        self.fleet.steps(step, count)
         spent = time.monotonic() - begun
         self.pace.adapt(count, spent)
         self.cost.add_steps(count, spent)
         after = step + count
         if after == event:
-            after, state = self._event(after, state)
+            after = self._event(after)
         self.monitor.advance((after - step) * len(self.pending))
-        return after, state
+        return after
 
-    def _event(self, step: int, state: RunState) -> tuple[int, RunState]:
+    def _event(self, step: int) -> int:
         """The evaluation, then the update, that are due at `step`; an update may take a step's place."""
-        state = self._evaluate(step, state) if evaluation_due(self.problem, step) else state
-        return self._updated(step, state)
+        if evaluation_due(self.problem, step):
+            self._evaluate(step)
+        return self._updated(step)
 
-    def _updated(self, step: int, state: RunState) -> tuple[int, RunState]:
+    def _updated(self, step: int) -> int:
         """The update that is due at `step`, if one is, and the evaluation of the step that it took the place of."""
         if not update_due(self.config, self.problem, step):
-            return step, state
-        state = self.group.fns.update(state, self.group.hyper, self.group.feed.at(step))
+            return step
+        self.fleet.update(step)
         self.cost.add_update()
-        self.cost.look(state.topology)
-        state = self._compacted(state)
-        after = step + self.group.fns.update_steps
+        self.cost.look(self.fleet)
+        self._compact()
+        after = step + self.fleet.update_steps
         if after > step and evaluation_due(self.problem, after):
-            state = self._evaluate(after, state)
-        return after, state
+            self._evaluate(after)
+        return after
 
-    def _compacted(self, state: RunState) -> RunState:
-        """The state with as many slots as its runs need, where their method takes connections away for good."""
-        slots, before = self.problem.slots, capacities(state.model_state)
+    def _compact(self) -> None:
+        """Leave as many slots as the runs need, where their method takes connections away for good."""
+        slots, before = self.problem.slots, self.fleet.slots
         if not slots or NATURES[self.config.method].count not in ("schedule", "accuracy") or self._may_grow:
-            return state
+            return
         most = {name: max(used[name] for used in self.cost.connections) for name in slots}
         now = fitting(most, slots, before)
-        if now == before:
-            return state
-        self.cost.compiles_again()
-        return compacted(state, now)
+        if now != before:
+            self.cost.compiles_again()
+            self.fleet.compact(now)
 
     @property
     def _may_grow(self) -> bool:
         return any(run.final[name] > run.start[name] for run in self.group.runs for name in self.problem.slots)
 
-    def _evaluate(self, step: int, state: RunState) -> RunState:
-        state, report = self.group.fns.validate(state, self.group.feed.at(step))
-        report, inputs = jax.device_get((report, self._inputs(step, state)))
+    def _evaluate(self, step: int) -> None:
+        inputs = first_layer(self.group.runs[0]) if seen_now(step // self.problem.steps_per_epoch) else None
+        report, seen = self.fleet.validate(step, inputs)
         for lane, run in enumerate(self.group.runs):
             if run in self.pending:
-                row = metrics(step, run, lane_of(report, lane)) | lane_of(inputs, lane)
+                row = metrics(step, run, lane_of(report, lane)) | lane_of(seen, lane)
                 self.store.append_metrics(run.id, row)
                 self.tracker.log(run, row)
-        return state
-
-    def _inputs(self, step: int, state: RunState) -> dict[str, jax.Array]:
-        """The connections of every input of every run, at some of the epochs, where inputs are seen one by one."""
-        name = first_layer(self.group.runs[0])
-        if name is None or not seen_now(step // self.problem.steps_per_epoch):
-            return {}
-        links = links_of(state.model_state).get(name)
-        return {"input_connections": connections_of_inputs(state.topology.masks[name], links)}

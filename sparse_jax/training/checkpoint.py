@@ -20,7 +20,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import AbstractMesh, SingleDeviceSharding
+from jax.sharding import AbstractMesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 PyTree = Any
@@ -65,11 +65,18 @@ class Checkpoints:
         silence_orbax()
         self.directory = Path(directory).absolute()
         self._unusable: list[int] = []
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(multiprocessing_options=by_itself()),
+                "meta": ocp.JsonCheckpointHandler(multiprocessing_options=by_itself()),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.LatestN(keep),
                 cleanup_tmp_directories=True,
+                create=False,  # else it would wait for all processes
+                multiprocessing_options=by_itself(),
             ),
         )
 
@@ -101,7 +108,8 @@ class Checkpoints:
         newest = self._manager.latest_step()
         if newest is not None and step <= newest:
             raise ValueError(f"{self.directory}: step {step} is not newer than step {newest}")
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
+        stored = ocp.args.StandardSave(jax.tree.map(_without_keys, state))
+        items = ocp.args.Composite(state=stored, meta=ocp.args.JsonSave(record))
         with self._failures_named():
             self._manager.save(step, args=items, force=True)
 
@@ -113,8 +121,8 @@ class Checkpoints:
 
         Args:
           like: tree of arrays or `jax.ShapeDtypeStruct`, or a function of a step's meta that gives it. Paths, shapes
-            and dtypes have to be equal to those saved; a leaf is placed by its sharding, or on the first device if it
-            has none.
+            and dtypes have to be equal to those saved; a leaf is placed by its sharding, or is a NumPy array if it has
+            none.
 
         Returns:
           (step, state, meta) as they were saved, or None if no step is usable.
@@ -123,7 +131,7 @@ class Checkpoints:
           ValueError: a sharding of `like` is over an abstract mesh, so without devices.
         """
         self.wait()
-        template = None if callable(like) else jax.tree.map(_placed, like)
+        template = None if callable(like) else jax.tree.map(_checked, like)
         self._unusable = []
         with debris_silenced():
             for step in sorted(self._manager.all_steps(), reverse=True):
@@ -155,13 +163,16 @@ class Checkpoints:
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         record = self._manager.restore(step, args=items)["meta"]
         if callable(template):
-            template = jax.tree.map(_placed, template(record["meta"]))
+            template = jax.tree.map(_checked, template(record["meta"]))
         saved, wanted = record["leaves"], _leaves(template)
         if saved != wanted:
             path = min(path for path, _ in saved.items() ^ wanted.items())
             raise ValueError(f"{path} is {saved.get(path)}, expected {wanted.get(path)}")
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-        state = self._manager.restore(step, args=items)["state"]
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_target, template)))
+        stored = self._manager.restore(step, args=items)["state"]
+        state = jax.tree.unflatten(
+            jax.tree.structure(template), map(with_keys, jax.tree.leaves(stored), saved.values())
+        )
         if seal(step, by_path(state), record["meta"]) != record["digest"]:
             raise ValueError(DAMAGED)
         return state, record["meta"]
@@ -185,6 +196,14 @@ class Checkpoints:
         except Exception as error:
             self._manager.reload()  # orbax has forgotten the steps it did not come to delete
             raise OSError(f"cannot write checkpoints to {self.directory}: {error}") from error
+
+
+def by_itself() -> ocp.options.MultiprocessingOptions:
+    """What tells Orbax that this process reads and writes alone, also where it trains with others."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+    )
 
 
 @contextlib.contextmanager
@@ -211,13 +230,29 @@ def _leaves(tree: PyTree) -> dict[str, str]:
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path(tree)}
 
 
-def _placed(leaf) -> jax.ShapeDtypeStruct:
+def _without_keys(leaf):
+    """A leaf as it is stored: Orbax cannot write typed keys where processes train together."""
+    return np.asarray(jax.random.key_data(leaf)) if _is_key(leaf) else leaf
+
+
+def with_keys(stored, description: str):
+    """A leaf as it was before it was stored, by what `_leaves` says of it."""
+    return jax.random.wrap_key_data(stored) if description.startswith("key<") else stored
+
+
+def _checked(leaf) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = SingleDeviceSharding(jax.local_devices()[0])
     if isinstance(getattr(sharding, "mesh", None), AbstractMesh):
         raise ValueError(f"{sharding} of `like` names no devices")
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _target(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | np.ndarray:
+    """What Orbax is to restore: an array on devices if they are named."""
+    raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    if leaf.sharding is None:
+        return np.empty(raw.shape, raw.dtype)
+    return jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=leaf.sharding)
 
 
 def seal(step: int, leaves: Iterable[tuple[str, Any]], meta: dict) -> str:

@@ -13,14 +13,16 @@ import numpy as np
 from jax import lax
 
 from sparse_jax.data.batches import Data
+from sparse_jax.training.replicas import BATCH
 from sparse_jax.training.state import HyperParams, TrainFns
 
 RUN = "run"
 
 
-def make_mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
-    """A mesh of the given devices along the axis of runs."""
-    return jax.make_mesh((len(devices),), (RUN,), (jax.sharding.AxisType.Auto,), devices=devices)
+def make_mesh(devices: Sequence[jax.Device], batch_devices: int = 1) -> jax.sharding.Mesh:
+    """A mesh of the given devices along the axis of runs; `batch_devices` that are neighbours share a batch."""
+    shape, auto = (len(devices) // batch_devices, batch_devices), jax.sharding.AxisType.Auto
+    return jax.make_mesh(shape, (RUN, BATCH), (auto, auto), devices=devices)
 
 
 def over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
@@ -53,7 +55,7 @@ def make_cohort(fns: TrainFns, layout: str, mesh: jax.sharding.Mesh) -> TrainFns
     Args:
       fns: the functions of one run.
       layout: "vmap" or "map"; how the runs share one device.
-      mesh: devices along the axis `RUN`; they divide the number of runs.
+      mesh: its axis `RUN` divides the number of runs; devices along BATCH share their batches, as `fns` have to know.
 
     Returns:
       Compiled functions. `steps`, `update` and `validate` consume their state's buffers.
@@ -85,23 +87,44 @@ def without_padding(tree: Any, runs: int) -> Any:
     return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == runs else leaf[:runs], tree)
 
 
-def place(tree: Any, width: int, mesh: jax.sharding.Mesh) -> Any:
-    """`tree`, with a leading axis of runs, padded to `width` by repeating the last run, on the mesh."""
+def padded(tree: Any, width: int) -> Any:
+    """`tree`, with a leading axis of runs, padded to `width` by repeating the last run."""
 
-    def padded(leaf):
+    def of(leaf):
         if leaf.shape[0] > width:
             raise ValueError(f"{leaf.shape[0]} runs do not fit into {width} lanes")
         index = np.minimum(np.arange(width), leaf.shape[0] - 1)
         return leaf if leaf.shape[0] == width else leaf[index]
 
-    return jax.device_put(jax.tree.map(padded, tree), jax.NamedSharding(mesh, jax.P(RUN)))
+    return jax.tree.map(of, tree)
+
+
+def place(tree: Any, width: int, mesh: jax.sharding.Mesh) -> Any:
+    """`tree`, with a leading axis of runs, padded to `width` on the mesh."""
+    return put(padded(tree, width), jax.NamedSharding(mesh, jax.P(RUN)))
+
+
+def put(tree: Any, sharding: jax.NamedSharding) -> Any:
+    """`tree`, which every process has, on the devices of a sharding."""
+
+    def shards(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(shards(jax.random.key_data(leaf)))
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.device_put(tree, sharding) if sharding.is_fully_addressable else jax.tree.map(shards, tree)
+
+
+def stacked(runs: list[HyperParams]) -> HyperParams:
+    """The hyper-parameters of all runs with a leading axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
 
 
 def stack(runs: list[HyperParams], width: int, mesh: jax.sharding.Mesh) -> HyperParams:
     """The hyper-parameters of all runs with a leading axis, padded to `width` by repeating the last run."""
-    return place(jax.tree.map(lambda *leaves: np.stack(leaves), *runs), width, mesh)
+    return place(stacked(runs), width, mesh)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """`tree` on every device of the mesh."""
-    return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
+    return put(tree, jax.NamedSharding(mesh, jax.P()))

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from sparse_jax.data.batches import Block, Data, batch_indices
 from sparse_jax.data.splits import Splits
-from sparse_jax.training.cohort import RUN, replicate
+from sparse_jax.training.cohort import RUN, put, replicate
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.start import CORRELATED_EXAMPLES
 from sparse_jax.training.state import Evaluation, Range
@@ -143,13 +143,19 @@ class Streamed:
         index = np.asarray(_indices(self._seeds, np.int32(first), self._length, self._host.train, self._batch))
         firsts = np.full(len(index), first, np.int32)
         block = Block(self._host.x[index], self._host.y[index], firsts)
-        return jax.device_put(block, jax.NamedSharding(self._mesh, jax.P(RUN)))
+        return put(block, jax.NamedSharding(self._mesh, jax.P(RUN)))
 
 
 Feed = Resident | Streamed
 
 
-def score_part(evaluate: Callable[..., Evaluation], feed: Feed, part: int, network: tuple[Any, Any]) -> Evaluation:
+def score_part(
+    evaluate: Callable[..., Evaluation],
+    feed: Feed,
+    part: int,
+    network: tuple[Any, Any],
+    fetch: Callable[[Any], Any] = jax.device_get,
+) -> Evaluation:
     """What every run does on a part of the data, piece by piece; on the host.
 
     Args:
@@ -157,10 +163,11 @@ def score_part(evaluate: Callable[..., Evaluation], feed: Feed, part: int, netwo
       feed: of its data.
       part: training (0), validation (1) or test (2).
       network: (params, model_state), with a leading axis of runs.
+      fetch: brings what is found to the host.
     """
     found, sizes = [], []
     for data, start, stop in feed.rows(part):
-        found.append(jax.device_get(evaluate(*network, data, start, stop)))
+        found.append(fetch(evaluate(*network, data, start, stop)))
         sizes.append(stop - start)
     losses = np.average([one.loss for one in found], 0, sizes) if len(found) > 1 else found[0].loss
     ranges = {

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 
 from sparse_jax.config import AUTO, StudyConfig
+from sparse_jax.errors import UserError
 from sparse_jax.training.cohort import make_mesh
 
 SMALL = 2**18  # bytes of a network whose instructions take less time than it takes to begin them
@@ -20,21 +21,33 @@ class Hardware(NamedTuple):
     devices: tuple[jax.Device, ...]
     layout: str  # vmap or map
     lane_width: int  # runs that train together: lanes of a device with vmap, of all devices with map
+    batch_devices: int = 1  # that share the batches of a run
 
     @property
     def description(self) -> str:
         """The devices and the layout in words."""
-        return f"{len(self.devices)} × {self.devices[0].device_kind}, layout {self.layout}"
+        of = f" of {self._processes} processes" if self._processes > 1 else ""
+        sharing = f", {self.batch_devices} to a batch" if self.batch_devices > 1 else ""
+        return f"{len(self.devices)} × {self.devices[0].device_kind}{of}, layout {self.layout}{sharing}"
+
+    @property
+    def _columns(self) -> int:
+        """How many runs can train at the same time, each on devices of its own."""
+        return len(self.devices) // self.batch_devices
+
+    @property
+    def _processes(self) -> int:
+        return len({device.process_index for device in self.devices})
 
     def holds(self, size: int) -> bool:
         """Whether data of `size` bytes may lie on every device: copies of CPU devices share the host's memory."""
-        copies = len(self.devices) if self.devices[0].platform == "cpu" else 1
+        copies = len(self.devices) // self._processes if self.devices[0].platform == "cpu" else 1
         return size * copies <= self._room
 
     @property
     def _room(self) -> float:
         """Bytes that may be used of one kind: data, or the runs of a group."""
-        device = self.devices[0]
+        device = jax.local_devices()[0]
         memory = _host_memory() if device.platform == "cpu" else device.memory_stats()["bytes_limit"]
         return MOST_OF_MEMORY * memory
 
@@ -46,7 +59,7 @@ class Hardware(NamedTuple):
     def group_size(self, run_bytes: int) -> int:
         """The most runs of so many bytes that train together. With map a result does not depend on it."""
         if self.layout == "vmap":
-            return self.lane_width * len(self.devices)
+            return self.lane_width * self._columns
         return max(1, min(self.lane_width, int(self._room // run_bytes)))
 
     def fitting(self, lane_bytes: int) -> "Hardware":
@@ -68,11 +81,14 @@ class Hardware(NamedTuple):
         return max(1, min(most, int(self._room // (VARIANT_COPIES * self.lane_width * network_bytes))))
 
     def place(self, runs: int) -> tuple[jax.sharding.Mesh, int]:
-        """The mesh for a group of `runs` runs, with no more devices than there is work for, and its padded width."""
+        """The mesh for a group of `runs` runs and its padded width.
+
+        It has no more devices than there is work for, but where several processes train together all of them.
+        """
         lanes = self.lanes
-        used = min(len(self.devices), -(-runs // lanes))
+        used = self._columns if self._processes > 1 else min(self._columns, -(-runs // lanes))
         width = used * lanes if self.layout == "vmap" else -(-runs // used) * used
-        return make_mesh(self.devices[:used]), width
+        return make_mesh(self.devices[: used * self.batch_devices], self.batch_devices), width
 
 
 def _host_memory() -> int:
@@ -91,13 +107,25 @@ def _use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def set_up(study: StudyConfig) -> Hardware:
-    """Configure JAX for a study. To be called once, before any computation."""
+def configure(study: StudyConfig) -> None:
+    """Tell JAX what a study asks for. To be called once, before any computation."""
     jax.config.update("jax_num_cpu_devices", _cores() if study.cpu_devices == AUTO else study.cpu_devices)
     if study.compilation_cache:
         _use_cache()
-    devices = tuple(jax.local_devices())
+
+
+def found(study: StudyConfig, several: bool) -> Hardware:
+    """The devices of this process, or of all `several` that train together, and how runs share them."""
+    devices = tuple(jax.devices() if several else jax.local_devices())
     layout = study.layout
     if layout == AUTO:
         layout = "map" if study.exact_seeds or devices[0].platform == "cpu" else "vmap"
-    return Hardware(devices, layout, study.lane_width)
+    if len(devices) % study.batch_devices:
+        raise UserError(f"--batch_devices={study.batch_devices} does not divide the {len(devices)} devices here")
+    return Hardware(devices, layout, study.lane_width, study.batch_devices)
+
+
+def set_up(study: StudyConfig) -> Hardware:
+    """Configure JAX, and say what this process has. To be called once, before any computation."""
+    configure(study)
+    return found(study, several=False)

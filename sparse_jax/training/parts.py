@@ -35,6 +35,7 @@ from sparse_jax.topology.rule import Rule
 from sparse_jax.topology.schedules import Course
 from sparse_jax.training.optimizers import make_optimizer, one_of, rate_factor
 from sparse_jax.training.problem import Problem
+from sparse_jax.training.replicas import BATCH, averaged, part_of, whole
 from sparse_jax.training.state import HyperParams
 from sparse_jax.training.timeline import last_update, period, stop_step, updates
 
@@ -59,14 +60,15 @@ class Parts(NamedTuple):
     model: nn.Module
     normalize: Callable
     augment: Callable
+    batch_devices: int  # that share the batches of the run
 
 
-def make_parts(config: RunConfig, problem: Problem, choices: Choices | None = None) -> Parts:
+def make_parts(config: RunConfig, problem: Problem, choices: Choices | None = None, batch_devices: int = 1) -> Parts:
     """The model, the normalisation and the augmentation of a configuration."""
     functions = functions_of(config) if choices is None else by_choice(choices.operators)
-    network = make_network(config, problem, functions)
+    network = make_network(config, problem, functions, batch_axis=BATCH if batch_devices > 1 else None)
     augment = make_augment(config.augmentation)
-    return Parts(config, problem, choices, network, make_apply(config.normalization), augment)
+    return Parts(config, problem, choices, network, make_apply(config.normalization), augment, batch_devices)
 
 
 def functions_of(config: RunConfig) -> Callable[[int], Activation]:
@@ -80,13 +82,15 @@ def make_network(
     problem: Problem,
     functions: Callable[[int], Activation],
     dense: Callable[[str, int, bool], nn.Module] | None = None,
+    batch_axis: str | None = None,
 ) -> nn.Module:
     """The network of a configuration, with these activation functions.
 
-    `dense` makes its dense layers (`models.layers.Layers`); None makes those of the configuration.
+    `dense` makes its dense layers (`models.layers.Layers`); None makes those of the configuration. `batch_axis` is that
+    of devices that share its batches.
     """
     gate = None if config.gate_activation is None else GATES[config.gate_activation]
-    layers = make_layers(config.initializer, config.dtype)
+    layers = make_layers(config.initializer, config.dtype, batch_axis)
     if dense is None:
         dense = sparse_where(problem.slots, layers.dense, config.initializer, DTYPES[config.dtype])
     layers = layers._replace(dense=dense)
@@ -252,15 +256,24 @@ def gradients_everywhere(
     zeros = {name: jnp.zeros((parts.problem.kernels[name][1], x.shape[1])) for name, x in flat(inputs).items()}
     (grads, outputs), _, inputs = probe(nested(zeros))
     inputs, outputs = flat(inputs), flat(outputs)
+    if parts.batch_devices > 1:  # a loss is the mean over a part of the batch
+        inputs = {name: whole(x) for name, x in inputs.items()}
+        outputs = {name: whole(y) / parts.batch_devices for name, y in outputs.items()}
     return grads, {name: Sensitivity(inputs[name], outputs[name]) for name in inputs}
 
 
 def _gradients(
     parts: Parts, key: jax.Array, step: jax.Array, params: Any, model_state: Any, data: Data, probes: Any
 ) -> tuple[tuple[Any, Any], tuple, Any]:
-    """Gradients at parameters and probes, (loss, correct, model_state), and the inputs of what is executed sparsely."""
+    """Gradients at parameters and probes, (loss, correct, model_state), and the inputs of what is executed sparsely.
+
+    Of devices that share the batch, probes and inputs are those of a part of it, all else is of the whole.
+    """
     x, y = training_batch(parts, key, step, data)
     dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)
+    if parts.batch_devices > 1:
+        x, y = (part_of(rows, parts.batch_devices) for rows in (x, y))
+        dropout = jax.random.fold_in(dropout, jax.lax.axis_index(BATCH))
     changing = [name for name in model_state if name not in (LINKS, CHOICES)]
 
     def loss_fn(params, probes):
@@ -275,4 +288,7 @@ def _gradients(
         return loss, ((loss, correct, model_state | changed), inputs)
 
     grads, (aux, inputs) = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(params, probes)
+    if parts.batch_devices > 1:
+        (grads, outputs), (loss, correct, model_state) = grads, aux
+        grads, aux = (averaged(grads), outputs), (averaged(loss), jax.lax.psum(correct, BATCH), model_state)
     return grads, aux, inputs

@@ -12,9 +12,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
 
-from sparse_jax.training.checkpoint import DAMAGED, debris_silenced, pass_over, seal, silence_orbax
+from sparse_jax.training.checkpoint import (
+    DAMAGED,
+    by_itself,
+    debris_silenced,
+    pass_over,
+    seal,
+    silence_orbax,
+    with_keys,
+)
 
 _ATTRIBUTE = re.compile(r"\.(\w+)|(\[(?:'[^']*'|\d+)\])")
 
@@ -51,18 +58,17 @@ def read_newest(directory: Path, wanted: Callable[[dict], bool]) -> Snapshot | N
 
 def _read(folder: Path, record: dict) -> Snapshot:
     """Raises any exception if the step is not the one that was saved."""
-    place = SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
+    with ocp.StandardCheckpointer(multiprocessing_options=by_itself()) as reader:
         saved = reader.metadata((folder / "state").absolute()).item_metadata
         if saved is None:
             raise ValueError("the description of its arrays is gone")
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), saved.tree)
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved.tree)
         state = reader.restore((folder / "state").absolute(), like)
     found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(state)}
-    leaves = {path: found[_as_keys(path)] for path in record["leaves"]}
+    leaves = {path: with_keys(found[_as_keys(path)], leaf) for path, leaf in record["leaves"].items()}
     if seal(int(folder.name), leaves.items(), record["meta"]) != record["digest"]:
         raise ValueError(DAMAGED)
-    return Snapshot(int(folder.name), jax.device_get(leaves), record["meta"])
+    return Snapshot(int(folder.name), leaves, record["meta"])
 
 
 def _as_keys(path: str) -> str:

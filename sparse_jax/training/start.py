@@ -133,7 +133,8 @@ def _scored_masks(
 
     In float32, whatever the network's arithmetic: half precision would confuse ranks.
     """
-    parts = make_parts(dataclasses.replace(parts.config, dtype="float32"), parts.problem, parts.choices)
+    config = dataclasses.replace(parts.config, dtype="float32")
+    parts = make_parts(config, parts.problem, parts.choices, parts.batch_devices)
     name, names = parts.config.initial_topology, parts.problem.masked
     total = sum(hyper.start.values()) if parts.config.allocation == "global" else None
     x, y = batch(parts, key, jnp.int32(0), data)

@@ -43,15 +43,18 @@ from sparse_jax.training.start import init
 from sparse_jax.training.state import HyperParams, Rewind, RunState, TrainFns
 
 
-def make_train(config: RunConfig, problem: Problem, choices: Choices | None = None) -> TrainFns:
+def make_train(
+    config: RunConfig, problem: Problem, choices: Choices | None = None, batch_devices: int = 1
+) -> TrainFns:
     """The functions that train one run, ready for jit, vmap, map and shard_map.
 
     Args:
       config: the resolved configuration; its dynamic settings are ignored, they come with `HyperParams`.
       problem: sizes and shapes, of the same configuration.
       choices: of the settings that a search is over, and that come with `HyperParams`, too.
+      batch_devices: that share the batches of the run, along the axis BATCH of their mesh; they divide the batch size.
     """
-    parts = make_parts(config, problem, choices)
+    parts = make_parts(config, problem, choices, batch_devices)
     return TrainFns(
         init=partial(init, parts),
         steps=partial(_steps, parts),

@@ -1,0 +1,166 @@
+"""Several processes that train together: what they find is what one finds, and what happens if one of them ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.program import ROOT, SMALL, outcome, rows, run
+
+STUDY = (*SMALL, "--num_seeds=3", "--sparsity=0.5,0.9", "--interval=7")
+TOGETHER = "--cpu_devices=2"
+ENDED_BY_JAX = -signal.SIGABRT  # where its own watch sees that the first process is gone before we do
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def together(*arguments, cwd, more=((), ())):
+    """Two processes of two devices each, running; `more` are arguments of each."""
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        started(*arguments, TOGETHER, f"--coordinator={address}", "--num_processes=2", f"--process_id={i}", *own,
+                cwd=cwd)
+        for i, own in enumerate(more)
+    ]  # fmt: skip
+
+
+def started(*arguments, cwd, **environment):
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.Popen(
+        command, cwd=cwd, env=inherited | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(processes, timeout=280):
+    """(status, stdout, stderr) of each."""
+    found = [process.communicate(timeout=timeout) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, found, strict=True)]
+
+
+def succeed(processes):
+    for status, _, err in (found := ended(processes)):
+        assert status == 0, err
+    assert not [line for line in found[1][1].splitlines() if "[Gloo]" not in line]  # one of them tells
+
+
+@pytest.mark.parametrize("setting", [
+    ("--method=rigl",),
+    pytest.param(("--method=set", "--layout=vmap", "--lane_width=2", "--data_placement=host"), marks=pytest.mark.slow),
+    pytest.param(("--method=gmp", "--execution=sparse", "--ema=0.9"), marks=pytest.mark.slow),
+    pytest.param(("--method=snfs", "--batch_devices=2"), marks=pytest.mark.slow),
+    pytest.param(("--method=rigl", "--batch_devices=4"), marks=pytest.mark.slow),  # a batch of two processes
+])  # fmt: skip
+def test_two_processes_find_what_one_finds(setting, tmp_path):
+    command = (*STUDY, *setting)
+    assert run(*command, "--cpu_devices=4", "--workdir=one", cwd=tmp_path).returncode == 0
+    succeed(together(*command, "--workdir=two", cwd=tmp_path))
+    found, expected = outcome(tmp_path / "two"), outcome(tmp_path / "one")
+    assert len(found[0]) == 6
+    assert found == expected
+
+
+def wait_for_metrics(workdir, processes):
+    deadline = time.monotonic() + 200
+    while not list((workdir / "metrics").glob("*.jsonl")):
+        assert all(process.poll() is None for process in processes), ended(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+LONG = (*STUDY, "--method=rigl", "--epochs=12", "--workdir=w")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """What the long study finds if nothing happens to it."""
+    folder = tmp_path_factory.mktemp("reference")
+    assert run(*LONG, cwd=folder).returncode == 0
+    return outcome(folder / "w")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("asked", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_one_is_asked_to_stop_and_both_do(asked, reference, tmp_path):
+    """With the state saved; then one process goes on, with another number of devices."""
+    processes = together(*LONG, cwd=tmp_path)
+    wait_for_metrics(tmp_path / "w", processes)
+    processes[asked].send_signal(signal.SIGTERM)
+    (first, _, told), (second, *_) = ended(processes)
+    assert (first, second) == (75, 75), told
+    assert "stopped and saved" in told
+    assert len(rows(tmp_path / "w")) < 6
+    assert run(*LONG, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "w") == reference
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_one_is_killed_and_the_other_says_so(killed, reference, tmp_path):
+    """Then both are started again, and go on."""
+    processes = together(*LONG, cwd=tmp_path)
+    wait_for_metrics(tmp_path / "w", processes)
+    processes[killed].kill()
+    found = ended(processes)
+    assert found[killed][0] == -signal.SIGKILL
+    status, _, err = found[1 - killed]
+    assert status == 75 or (killed == 0 and status == ENDED_BY_JAX), err
+    assert "another one has ended" in err or "another task died" in err
+    succeed(together(*LONG, cwd=tmp_path))
+    assert outcome(tmp_path / "w") == reference
+
+
+def test_processes_with_other_data_do_not_train_together(tmp_path):
+    x, y = np.eye(20), np.arange(20) % 2
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        np.savez(tmp_path / str(i) / "set.npz", x_train=x + i, y_train=y, x_test=x, y_test=y)
+    common = ("--dataset=set.npz", "--batch_size=2", f"--workdir={tmp_path / 'w'}", "--sparsity=0.5")
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        started(*common, TOGETHER, f"--coordinator={address}", "--num_processes=2", f"--process_id={i}",
+                cwd=tmp_path / str(i))
+        for i in range(2)
+    ]  # fmt: skip
+    (first, _, told), (second, _, silent) = ended(processes)
+    assert (first, second) == (2, 2)
+    assert "the processes differ in the data" in told
+    assert "differ" not in silent
+    assert not list((tmp_path / "w" / "runs").glob("*/result.json"))
+
+
+def test_slurm_says_who_takes_part(tmp_path):
+    """Its environment simulated: two tasks of a step on this machine."""
+    step = {
+        "SLURM_JOB_ID": str(100_000 + free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+    }  # fmt: skip
+    command = (*STUDY, "--method=set", TOGETHER, "--coordinator=auto", "--workdir=w")
+    tasks = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    succeed([started(*command, cwd=tmp_path, **step, **task) for task in tasks])
+    assert len(rows(tmp_path / "w")) == 6
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--coordinator=auto",), "neither SLURM, Open MPI nor a TPU pod is found here"),
+    (("--coordinator=node",), "'node' is no HOST:PORT, such as node7:8476, nor auto or none"),
+    (("--coordinator=node:99999",), "is no HOST:PORT"),
+    (("--num_processes=2",), "are for --coordinator=HOST:PORT"),
+    (("--coordinator=auto", "--process_id=1"), "are for --coordinator=HOST:PORT"),
+    (("--coordinator=a:1", "--num_processes=2", "--process_id=2"), "is none of --num_processes=2: 0 is first"),
+])  # fmt: skip
+def test_bad_input_is_one_line(arguments, message, tmp_path):
+    found = run(*SMALL, *arguments, "--workdir=w", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert not (tmp_path / "w").exists()
