@@ -16,6 +16,7 @@ from sparse_jax.config import RunConfig, StudyConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.values import read, show
 
+PARTED = ("names", "fractions", "numbers")  # kinds of settings of which a value has several parts
 BAD_INPUT = 2
 CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
 BEGAN = time.monotonic()  # as good as the start of the process: this module is imported first
@@ -44,7 +45,8 @@ class _Parser(flags.ArgumentParser):
         separator = ";" if metadata["kind"] == "sizes" else ","
         texts = argument.split(separator) if metadata["kind"] not in ("text", "path") else [argument]
         if len(texts) > 1 and not metadata.get("grid"):
-            raise ValueError("takes one value, not a list")
+            parted = ", whose parts are separated by colons" if metadata["kind"] in PARTED else ""
+            raise ValueError(f"takes one value, not a list{parted}")
         values = tuple(read(self.field, text) for text in texts)
         if len(set(values)) < len(values):
             raise ValueError("names a value twice")

@@ -1,6 +1,7 @@
 """The scripts that start studies on clusters and on machines with several GPUs, with what is not here simulated."""
 
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -76,7 +77,40 @@ def test_a_dry_run_prints_the_commands(clone):
     assert not (clone / "w").exists()
 
 
+def test_a_dry_run_prints_what_is_done_on_a_tpu(clone):
+    def told(*arguments, **environment):
+        status, out, err = ended(clone, "tpu_pod.sh", *arguments, "--dry_run", **environment)
+        assert status == 0, err
+        return [shlex.split(line) for line in out.splitlines()]
+
+    (create,) = told("create", "pod", "v5litepod-16", ZONE="here")
+    assert create == [
+        "gcloud", "compute", "tpus", "tpu-vm", "create", "pod", "--zone", "here", "--accelerator-type=v5litepod-16",
+        "--version=v2-alpha-tpuv5-lite",
+    ]  # fmt: skip
+    assert [command[0] for command in told("install", "pod")] == ["git", "gcloud", "gcloud"]
+    (train,) = told("train", "pod", "--workdir=a b", "--method=set")
+    assert train[4:7] == ["ssh", "pod", "--worker=all"]
+    inner = shlex.split(train[7].removeprefix("--command="))
+    assert inner[:3] == ["cd", "sparse_jax", "&&"]
+    assert inner[3:] == [".venv/bin/python", "launch/train.py", "--coordinator=auto", "--workdir=a b", "--method=set"]
+    assert told("fetch", "pod", "results/w")[1][5:] == [
+        "--recurse", "pod:sparse_jax/results/w", "results", "--worker=0",
+    ]  # fmt: skip
+    assert told("delete", "pod")[0][-2:] == ["pod", "--quiet"]
+
+
 @pytest.mark.parametrize(("script", "arguments", "environment", "message"), [
+    ("slurm_multinode.sbatch", ("--method=set",), {}, "name a --workdir"),
+    ("slurm_multinode.sbatch", ("--workdir=w", "--coordinator=a:1"), {}, "is known from SLURM: leave it out"),
+    ("slurm_multinode.sbatch", ("--workdir=w",), {"SLURM_SUBMIT_DIR": "/"}, "is not the clone of sparse_jax"),
+    ("slurm_multinode.sbatch", ("--workdir=w",), {"VENV": "none"}, "run bash launch/quickstart.sh in"),
+    ("tpu_pod.sh", (), {}, "create NAME TYPE, install NAME"),
+    ("tpu_pod.sh", ("begin", "pod", "--dry_run"), {}, "create NAME TYPE, install NAME"),
+    ("tpu_pod.sh", ("create", "pod", "--dry_run"), {}, "such as v5litepod-16"),
+    ("tpu_pod.sh", ("train", "pod", "--dry_run"), {}, "such as --flagfile="),
+    ("tpu_pod.sh", ("train", "pod", "--process_id=1"), {}, "is known from the pod: leave it out"),
+    ("tpu_pod.sh", ("delete", "a;b"), {}, "is no name of a slice"),
     ("slurm_array.sbatch", ("--method=set",), {}, "name a --workdir that all tasks see"),
     ("slurm_array.sbatch", ("--workdir=w", "--shard=1/2"), {}, "use sbatch --array=1-N"),
     ("slurm_array.sbatch", ("--workdir=w",), {"SLURM_SUBMIT_DIR": "/"}, "is not the clone of sparse_jax"),
@@ -117,6 +151,56 @@ def wait_for(folder: Path, process):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_tpu_needs_gcloud(clone):
+    """Where there is hardly any program: no test may find a real one."""
+    for name in ("bash", "dirname"):
+        (clone / "few" / name).parent.mkdir(exist_ok=True)
+        (clone / "few" / name).symlink_to(shutil.which(name))
+    done = subprocess.run(
+        [shutil.which("bash"), str(ROOT / "launch" / "tpu_pod.sh"), "create", "pod", "v5litepod-1"], check=False,
+        env={"PATH": str(clone / "few")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "gcloud is not installed" in done.stderr
+
+
+SRUN = """
+shift
+for i in 0 1; do
+    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+    tasks+=($!)
+done
+trap 'kill -TERM "${tasks[@]}"' TERM
+worst=0
+for task in "${tasks[@]}"; do
+    status=200
+    while kill -0 "$task" 2> /dev/null; do wait "$task"; status=$?; done
+    [ "$status" = 200 ] && { wait "$task"; status=$?; }
+    worst=$((status > worst ? status : worst))
+done
+exit "$worst"
+"""
+
+
+@pytest.mark.slow
+def test_tasks_of_a_step_train_as_one(clone):
+    """With an srun that starts two tasks here: their time is up, all save, the job is requeued and ends."""
+    executable(clone / "bin" / "srun", SRUN)
+    arguments = ("--workdir=w", *STUDY, "--epochs=60")
+    step = {"SLURM_JOB_ID": str(100_000 + os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_TASKS": "2"}  # fmt: skip
+    process = started(clone, "slurm_multinode.sbatch", *arguments, **step)
+    wait_for(clone / "w" / "metrics", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 75, err
+    assert (clone / "scontrol.log").read_text() == f"requeue {step['SLURM_JOB_ID']}\n"
+    status, _, err = ended(clone, "slurm_multinode.sbatch", *arguments, **step)
+    assert status == 0, err
+    assert {row["status"] for row in rows(clone / "w")} == {"ok"}
+    assert len(rows(clone / "w")) == 6
 
 
 def test_workers_of_several_gpus_share_a_study(clone):

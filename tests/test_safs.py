@@ -14,17 +14,19 @@ import pytest
 
 from sparse_jax.config import METHODS
 from sparse_jax.data.catalog import make_reader
+from sparse_jax.data.normalization import make_apply
 from sparse_jax.data.splits import split
 from sparse_jax.errors import UserError
 from sparse_jax.recipes import NATURES
 from sparse_jax.search import safs_run, side_by_side
 from sparse_jax.search.files import save_arrays
 from sparse_jax.search.records import Records
+from sparse_jax.search.safs_work import learning_data
 from sparse_jax.study.store import read_lines
 from sparse_jax.training.hardware import Hardware
 from tests import program
 from tests.asking import Asking
-from tests.safs_plans import devices, outcome, plan_of, search
+from tests.safs_plans import SEARCH, devices, outcome, plan_of, search
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -105,6 +107,81 @@ def test_the_records_tell_the_whole_course(finished):
             assert one["hyperparameters"][stage] == {name: best[name] for name in one["hyperparameters"][stage]}
     with (folder / "candidates.csv").open(newline="") as file:
         assert [row["accuracy"] for row in csv.DictReader(file)] == [str(line["accuracy"]) for line in lines]
+
+
+FUNCTIONS = {
+    "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "symlog": lambda x: np.sign(x) * np.log1p(np.abs(x)),
+}  # fmt: skip
+UNSCALED = [{"alpha": [1.0], "beta": [1.0]}] * 2
+
+
+def answers(file, plan, normalized, names, scales):
+    """The logits of a network that was kept, in NumPy."""
+    x = normalized
+    for i, kernel in enumerate(plan.problem.kernels):
+        layer = kernel.removesuffix("/kernel")
+        x = x @ file[f"['params']['{layer}']['kernel']"] + file[f"['params']['{layer}']['bias']"]
+        if i < len(names):
+            alpha, beta = (np.float32(scales[i][name]) for name in ("alpha", "beta"))
+            x = alpha * FUNCTIONS[names[i]](beta * x)
+    return x
+
+
+def test_accuracies_are_those_of_the_networks_that_are_kept(finished):
+    """Of every column, on the validation and the test part; the curves are those of `both`."""
+    plan = plan_of(finished[0])
+    parts, normalize = data_parts(plan), make_apply(plan.config.normalization)
+    data = learning_data(plan, parts)
+    ends = np.cumsum([parts.train, parts.validation])
+    rows = {"validation_accuracy": slice(*ends), "test_accuracy": slice(ends[1], None)}
+    result = json.loads((finished[0] / "result.json").read_text())
+    for one in result["pipelines"]:
+        for column, network in one["networks"].items():
+            file = np.load(finished[0] / "networks" / f"{column}-{one['pipeline']}.npz")
+            names = one["operators"] if column in ("stage1", "both") else one["default"]
+            for name, part in rows.items():
+                x = np.asarray(normalize(data.normalization, parts.x[part])).reshape(len(parts.y[part]), -1)
+                predicted = answers(file, plan, x, names, one["scales"].get(column, UNSCALED)).argmax(1)
+                assert network[name] == pytest.approx((predicted == parts.y[part]).mean(), abs=1e-6), (column, name)
+    pipelines = {one["pipeline"]: one for one in result["pipelines"]}
+    for curve in result["curves"]:
+        scale = pipelines[curve["pipeline"]]["scales"].get(curve["column"], UNSCALED)[curve["layer"]]
+        expected = scale["alpha"][0] * FUNCTIONS[curve["operator"]](scale["beta"][0] * np.array(curve["x"]))
+        np.testing.assert_allclose(curve["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_seed_has_its_own_course_and_networks(finished):
+    lines = read_lines(finished[0] / "candidates.jsonl")
+
+    def course(seed, stage, name):
+        return [line[name] for line in lines if (line["seed"], line["stage"]) == (seed, stage)]
+
+    assert course(0, "stage1", "operators") != course(1, "stage1", "operators")
+    assert course(0, "stage2", "learning_rate")[1:] != course(1, "stage2", "learning_rate")[1:]
+    one, other = (np.load(finished[0] / "networks" / f"dense-s0.8-seed{seed}.npz") for seed in (0, 1))
+    kernels = [name for name in one if name.endswith("['kernel']")]
+    assert max(np.corrcoef(one[name].ravel(), other[name].ravel())[0, 1] for name in kernels) < 0.6
+
+
+def test_trials_lie_in_their_ranges(finished):
+    ranges = {"momentum": SEARCH.tuned_momenta, "weight_decay": SEARCH.tuned_weight_decays}
+    asked = [line for line in read_lines(finished[0] / "candidates.jsonl") if line.get("trial")]
+    assert asked
+    assert all(low <= line[name] <= high for line in asked for name, (low, high) in ranges.items())
+
+
+def test_the_operations_of_what_was_trained(finished):
+    """Three products of two operations for each connection, example and epoch; a fifth of the connections is left."""
+    connections = round(0.2 * 64 * 12) + round(0.2 * 12 * 8) + round(0.2 * 8 * 10)
+    for line in read_lines(finished[0] / "candidates.jsonl"):
+        assert line.get("known") or line["flops"] == 3 * 2 * connections * 180 * line["epochs"]
+
+
+def test_a_search_that_has_ended_trains_nothing_again(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "w")
+    (tmp_path / "w" / "result.json").unlink()
+    monkeypatch.setattr(side_by_side.SideBySide, "train", lambda *args, **kwargs: pytest.fail("it trains"))
+    assert search(plan_of(tmp_path / "w")) == 0
 
 
 def test_the_table_is_that_of_the_networks(finished):
@@ -293,7 +370,8 @@ def test_a_search_is_for_any_model(model, tmp_path):
     assert search(plan) == 0
     (one,) = json.loads((tmp_path / "result.json").read_text())["pipelines"]
     assert len(one["operators"]) == len(one["scales"]["both"]) == plan.layers
-    assert all(layer["alpha"] != [1.0] for layer in one["scales"]["both"])
+    trained = [layer["alpha"] != [1.0] for layer in one["scales"]["both"]]
+    assert all(trained) if model == "lstm" else any(trained)  # what comes after a dead layer learns, what is before not
 
 
 def test_lanes_of_a_vmap_find_what_mapped_networks_find(finished, tmp_path, monkeypatch):
@@ -360,6 +438,7 @@ def test_hyperband_ends_trials_early_also_where_it_is_interrupted(tmp_path):
     assert outcome(tmp_path / "often") == outcome(tmp_path / "w")
     lines = [line for line in read_lines(tmp_path / "w" / "candidates.jsonl") if line["stage"] != "stage1"]
     assert len(lines) == 24
+    assert len({round(line["flops"] / line["epochs"]) for line in lines}) == 1
     assert any(line["stopped"] for line in lines)
     assert all((line["epochs"] < 9) == line["stopped"] for line in lines if not line["diverged"])
 

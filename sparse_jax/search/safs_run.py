@@ -31,8 +31,8 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     """Search, or continue what the workdir holds; the exit status of the program.
 
     Raises:
-      UserError: for data that cannot be read, a workdir that is in use or holds anything else, or a storage that cannot
-        be reached.
+      UserError: for data that cannot be read, a workdir that is in use or another's (`files.opened`), or a storage that
+        cannot be reached.
     """
     shared = None if plan.asked.search.storage == AUTO else _storage(plan, plan.workdir)  # before anything is written
     hardware = set_up(plan.place.host)

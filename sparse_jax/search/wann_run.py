@@ -40,7 +40,7 @@ def search(plan: Plan, interrupt: Interrupt) -> int:
     """Search, or continue what the workdir holds; the exit status of the program.
 
     Raises:
-      UserError: for data that cannot be read, or a workdir that is in use or holds anything else.
+      UserError: for data that cannot be read, or a workdir that is in use or another's (`files.opened`).
     """
     hardware = set_up(plan.asked.host)
     data = plan.asked.data
