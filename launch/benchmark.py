@@ -10,6 +10,7 @@ Examples:
   python launch/benchmark.py --data_dir=DIR     with the prepared MNIST there, for the time to the first step
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the chosen measurements and print their table."""
     flags.parse(argv)
     from ablation_measurements import ABLATION_MEASUREMENTS
+    from launch_measurements import LAUNCH_MEASUREMENTS
     from measurements import MEASUREMENTS, Bench, Measurement
     from rich import box
     from rich.table import Table
@@ -48,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     for name in Measurement._fields:
         table.add_column(name)
     done = []
-    for measure in (*MEASUREMENTS, *SPARSE_MEASUREMENTS, *ABLATION_MEASUREMENTS, *SEARCH_MEASUREMENTS):
+    families = MEASUREMENTS, SPARSE_MEASUREMENTS, ABLATION_MEASUREMENTS, SEARCH_MEASUREMENTS, LAUNCH_MEASUREMENTS
+    for measure in itertools.chain(*families):
         if _ONLY.value in measure.__name__.replace("_", " "):
             done += measure(bench)
     for line in done:

@@ -1,17 +1,9 @@
 """What `benchmark.py` measures: each a function of the hardware that times two things in turn."""
 
-import contextlib
 import functools
-import itertools
-import os
-import re
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,9 +16,7 @@ from sparse_jax.config import RunConfig
 from sparse_jax.data.arrays import DatasetInfo
 from sparse_jax.data.augmentation import levels_of
 from sparse_jax.data.batches import Data
-from sparse_jax.data.catalog import describe
 from sparse_jax.data.normalization import fit
-from sparse_jax.errors import UserError
 from sparse_jax.study.execution import executed
 from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
@@ -267,25 +257,19 @@ def topology_update(bench: Bench) -> list[Measurement]:
     ]
 
 
-def start_up(bench: Bench) -> list[Measurement]:
-    """Seconds from the start of launch/train.py to its first training step, with a cold and a warm cache."""
-    sets = ["digits"]
-    with contextlib.suppress(UserError):
-        sets.append(describe("mnist", bench.data_dir).name)
-    lines = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, cache in itertools.product(sets, ("cold", "warm")):
-            command = [
-                sys.executable, str(Path(__file__).with_name("train.py")), f"--dataset={name}", "--method=set",
-                f"--data_dir={bench.data_dir}", "--epochs=1", f"--workdir={folder}/{name}-{cache}",
-            ]  # fmt: skip
-            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/{name}"}
-            ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            seconds = re.search(r"first step ([\d.]+) s", ended.stderr)[1]
-            detail = f"imports, data, initialisation, compilation; {name}, 300-100, SET"
-            target = "≤ 6 s" if cache == "warm" else "–"
-            lines.append(Measurement(f"start to first step, {cache}", f"{seconds} s", "–", None, target, detail))
-    return lines
+def wide_cohort(bench: Bench) -> list[Measurement]:
+    """Thirty-two runs that train together on one device, against one: what lanes are worth on an accelerator."""
+    steps, rounds, runs = (20, 1, 4) if bench.smoke else (500, 5, 32)
+    device = bench.hardware._replace(devices=bench.hardware.devices[:1])
+    together, one = (_cohort(device, RunConfig(sparsity=0.9), steps, count) for count in (runs, 1))
+    together(), one()
+    a, b, ratio = alternate(together, one, rounds)
+    return [
+        Measurement(
+            "wide cohort", f"{1e3 * a / steps:.3f} ms", f"{1e3 * b / steps:.3f} ms", ratio, "≤ 4 on a GPU",
+            f"a step of {runs} SET runs on one device, LeNet-300-100, batch 128; other: of one run",
+        )
+    ]
 
 
-MEASUREMENTS = (cohort_step, convolution_step, topology_update, update_share, start_up)
+MEASUREMENTS = (cohort_step, wide_cohort, convolution_step, topology_update, update_share)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 import jax
@@ -20,14 +21,19 @@ from sparse_jax.study.memory import out_of_memory
 from sparse_jax.training.hardware import found
 from sparse_jax.training.hosts import END, Hosts
 
+FAILED = 1
+ENDS = {UserError: BAD_INPUT, OSError: CANNOT_WRITE}  # an error -> exit status of all processes
+
 
 def lead(hosts: Hosts, work: Callable[[], int]) -> int:
     """Do the work of the process that leads, and let the others go with its exit status."""
     with _losses_told(hosts):
         try:
             status = work()
-        except (UserError, OSError) as error:
-            hosts.announce(END, BAD_INPUT if isinstance(error, UserError) else CANNOT_WRITE)
+        except jax.errors.JaxRuntimeError:
+            raise
+        except Exception as error:
+            hosts.announce(END, next((status for kind, status in ENDS.items() if isinstance(error, kind)), FAILED))
             raise
         hosts.announce(END, status)
         return status
@@ -51,7 +57,10 @@ def follow(study: Study, settings: StudyConfig, hosts: Hosts, read: Callable[[st
 
 @contextlib.contextmanager
 def _losses_told(hosts: Hosts) -> Iterator[None]:
-    """End with one line where another process has ended: what is computed together can no longer be."""
+    """End at once where what is computed together fails, or what this process computes for the one that leads.
+
+    At the end of a process JAX would wait for the others, and they for this one.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -60,8 +69,14 @@ def _losses_told(hosts: Hosts) -> Iterator[None]:
         if out_of_memory(error):
             raise UserError("a device has not enough memory for these runs: a smaller --lane_width may help") from None
         print(
-            f"process {hosts.index} stops: another one has ended, and its own messages say why; the same command "
-            f"continues from the last checkpoint ({str(error).splitlines()[0]})",
+            f"process {hosts.index} stops: what it computed with the others failed, most likely because one of them "
+            "has ended, and its own messages say why; the same command continues from the last checkpoint "
+            f"({str(error).splitlines()[0]})",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-        os._exit(INTERRUPTED)  # at the end of a process JAX would wait for the others
+        os._exit(INTERRUPTED)
+    except Exception:
+        if hosts.leads:
+            raise
+        traceback.print_exc()
+        os._exit(FAILED)
