@@ -187,7 +187,7 @@ def test_a_clock_that_goes_backwards(reference, tmp_path, monkeypatch):
 
 
 def test_a_cache_is_corrupt(tmp_path, monkeypatch):
-    """Of compiled programs, in three ways; those of kernels and data are damaged in test_build.py and test_images.py."""
+    """Of compiled programs, in three ways; caches of kernels and data are damaged in test_build.py, test_images.py."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     command = (*SMALL, "--method=set")
     assert run(*command, "--workdir=before", cwd=tmp_path).returncode == 0
