@@ -5,11 +5,11 @@
 # the number of their tests, the longest would be the last, on one core.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
-chosen=(-m "not slow")
+chosen=(-m "not slow") dist=loadfile
 case ${1:-} in
     --all) chosen=() ;;
-    --faults) chosen=(-m "faults and not soak") ;;
+    --faults) chosen=(-m "faults and not soak") dist=load ;;
     --soak) chosen=(-m soak) ;;
 esac
 case ${1:-} in --all | --faults | --soak) shift ;; esac
-exec "$venv/bin/python" -m pytest -n "$(nproc)" --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"
+exec "$venv/bin/python" -m pytest -n "$(nproc)" --dist "$dist" --no-loadscope-reorder "${chosen[@]}" "$@"

@@ -49,7 +49,7 @@ def network(params, model_state, lane):
     return dense, {layer: leaf for layer, leaf in params.items() if f"{layer}/kernel" not in dense}
 
 
-@pytest.mark.parametrize("method", ["gmp", "accset_level"])
+@pytest.mark.parametrize("method", ["gmp", pytest.param("accset_level", marks=pytest.mark.slow)])
 def test_a_run_goes_on_the_same_in_fewer_slots(method, monkeypatch):
     monkeypatch.setattr(compaction, "LEAST_SAVED", 1)
     config = make_config(method, ema=0.75, execution="sparse", optimizer="adam")

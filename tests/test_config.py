@@ -40,7 +40,7 @@ RATES = dict.fromkeys(config.RATES, jnp.float32(0.5))
 RULES = {name: method(Settings("output", RATES)) for name, method in METHODS.items()}
 CONDITIONAL = set(USED_BY)
 KINDS = {"name", "text", "path", "int", "float", "bool", "sizes", "names", "fractions", "numbers", "interval",
-"shard", "structure", "name_or_path", "radix"}
+"shard", "structure", "name_or_path", "radix", "address"}
 BOUNDED = {"int", "float", "sizes", "fractions", "interval"}
 
 every_setting = pytest.mark.parametrize("name", SETTINGS)

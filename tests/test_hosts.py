@@ -88,8 +88,9 @@ def reference(tmp_path_factory):
     return outcome(folder / "w")
 
 
+@pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize("asked", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("asked", [0, 1])
 def test_one_is_asked_to_stop_and_both_do(asked, reference, tmp_path):
     """With the state saved; then one process goes on, with another number of devices."""
     processes = together(*LONG, cwd=tmp_path)
@@ -103,8 +104,9 @@ def test_one_is_asked_to_stop_and_both_do(asked, reference, tmp_path):
     assert outcome(tmp_path / "w") == reference
 
 
+@pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [0, 1])
 def test_one_is_killed_and_the_other_says_so(killed, reference, tmp_path):
     """Then both are started again, and go on."""
     processes = together(*LONG, cwd=tmp_path)

@@ -215,6 +215,7 @@ def test_workers_of_several_gpus_share_a_study(clone):
     assert err.count("ended with 2: see") == 2
 
 
+@pytest.mark.slow
 def test_workers_of_several_gpus_stop_together(clone):
     process = started(clone, "local_gpus.sh", *STUDY, "--epochs=60", f"--workdir={clone / 'w'}", GPUS="0,1")
     wait_for(clone / "w" / "metrics", process)

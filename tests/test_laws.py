@@ -31,9 +31,8 @@ from tests.tiny import INTERVAL, LAYERS, SIZES, make_config, make_data, make_hyp
 
 FAST = {(method, "relu", "mlp", "masked") for method in METHODS}
 FAST |= {("set", activation, "mlp", "masked") for activation in (*LEARNABLE, "relu", "step", "all_relu", "symexp")}
-LARGE = {"vgg16", "vgg19", "resnet18", "resnet34", "efficientnet_b0"}  # minutes to compile; vgg11, wide_resnet are not
-FAST |= {("set", "relu", model, "masked") for model in MODELS if model not in LARGE}
-FAST |= {(method, "relu", "mlp", "sparse") for method in SPARSE_METHODS}
+FAST |= {("set", "relu", model, "masked") for model in ("lenet5", "vgg11", "lstm", "transformer")}
+FAST |= {(method, "relu", "mlp", "sparse") for method in ("static", "set", "rigl", "accset", "deepr", "gmp", "srigl")}
 FAST |= {("rigl", "relu", "lenet5", "sparse")}
 REST = {(method, activation, "mlp", "masked") for method in METHODS for activation in ACTIVATIONS}
 REST |= {("set", activation, model, "masked") for activation in ACTIVATIONS for model in MODELS}

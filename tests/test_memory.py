@@ -60,7 +60,7 @@ def test_the_memory_of_a_batch():
 def test_a_cohort_that_is_too_much_begins_anew_with_half_of_it(layout, lanes, tmp_path, monkeypatch, capsys):
     expected = in_process(tmp_path / "expected", monkeypatch, layout, 2)
     with monkeypatch.context() as patch:
-        too_much_for(patch, lambda group: len(group.hyper.seed) <= 2)
+        too_much_for(patch, lambda group: len(group.fleet._hyper.seed) <= 2)
         done = in_process(tmp_path, patch, layout, lanes)
     assert "out of memory; begins anew with 2 runs at once" in capsys.readouterr().err
     assert digests(done) == digests(expected)

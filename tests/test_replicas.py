@@ -66,6 +66,7 @@ def test_whatever_trains(changes):
     same(dataclasses.replace(make_config(changes.pop("method", "set")), **changes))
 
 
+@pytest.mark.slow
 def test_statistics_of_a_batch_are_of_all_its_parts():
     """Few steps: normalisations of eight examples, one after the other, make much of the last bit."""
     same(make_config("set", model="wide_resnet"), steps=INTERVAL, within=1e-4)
