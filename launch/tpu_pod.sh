@@ -9,8 +9,8 @@
 #   bash launch/tpu_pod.sh delete NAME
 #   with --dry_run anywhere: prints the commands and does nothing
 #
-# train again is resume: the workdir lies on the first worker, the only one that uses it. Data sets have to lie on every
-# worker, in the same folder. A slice that was preempted is gone with its disks: name a --workdir on a mounted bucket, or
+# train again is resume: the workdir lies on the first worker, the only one that writes it. Data sets, mask files and runs
+# whose weights are taken have to lie on every worker, in the same place. A slice that was preempted is gone with its disks: name a --workdir on a mounted bucket, or
 # fetch in between, and put it back (gcloud compute tpus tpu-vm scp) before training goes on.
 #   ZONE      of the slice (default: that of gcloud)
 #   VERSION   of its software (default: v2-alpha-tpuv5-lite for v5e, tpu-ubuntu2204-base else)
@@ -69,10 +69,11 @@ case $action in
             --accelerator-type="${rest[0]}" --version="${VERSION:-$default}"
         ;;
     install)
+        python='{ command -v python3.11 > /dev/null || sudo apt-get install -qqy python3.11 python3.11-venv; }'
         archive=${TMPDIR:-/tmp}/sparse_jax.tar.gz
         run git archive --format=tar.gz --prefix=sparse_jax/ -o "$archive" HEAD
         run gcloud compute tpus tpu-vm scp "$archive" "$name": ${zone[@]+"${zone[@]}"} --worker=all
-        on all "tar xzf sparse_jax.tar.gz && cd sparse_jax && python3 -m venv .venv && .venv/bin/pip install -q -e . 'jax[tpu]'"
+        on all "tar xzf sparse_jax.tar.gz && cd sparse_jax && $python && python3.11 -m venv .venv && .venv/bin/pip install -q -c launch/constraints-3.11.txt -e . 'jax[tpu]'"
         ;;
     train)
         if [ ${#rest[@]} = 0 ]; then
@@ -87,7 +88,9 @@ case $action in
             exit 2
         fi
         run mkdir -p "$(dirname "${rest[0]}")"
-        run gcloud compute tpus tpu-vm scp --recurse "$name:sparse_jax/${rest[0]}" "$(dirname "${rest[0]}")" \
+        source=${rest[0]}
+        [[ $source == /* ]] || source=sparse_jax/$source
+        run gcloud compute tpus tpu-vm scp --recurse "$name:$source" "$(dirname "${rest[0]}")" \
             ${zone[@]+"${zone[@]}"} --worker=0
         ;;
     delete)

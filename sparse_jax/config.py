@@ -589,7 +589,8 @@ class StudyConfig:
     )
     process_id: int = setting(
         0, "int", "7 execution",
-        "Which of them this one is, from 0 on; 0 runs on HOST and is the only one that uses the workdir.",
+        "Which of them this one is, from 0 on; 0 runs on HOST and writes the workdir. Data, mask files and runs whose "
+        "weights are taken have to lie in the same place for all.",
         bounds="[0, inf)", affects=False,
     )
     compilation_cache: bool = setting(

@@ -17,6 +17,7 @@ from sparse_jax.errors import UserError
 from sparse_jax.values import read, show
 
 PARTED = ("names", "fractions", "numbers")  # kinds of settings of which a value has several parts
+FAILED = 1  # exit status where runs ended with an error
 BAD_INPUT = 2
 CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
 BEGAN = time.monotonic()  # as good as the start of the process: this module is imported first

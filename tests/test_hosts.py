@@ -1,6 +1,7 @@
 """Several processes that train together: what they find is what one finds, and what happens if one of them ends."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -55,10 +56,10 @@ def succeed(processes):
 
 @pytest.mark.parametrize("setting", [
     ("--method=rigl",),
+    pytest.param(("--method=dense",), marks=pytest.mark.slow),
     pytest.param(("--method=set", "--layout=vmap", "--lane_width=2", "--data_placement=host"), marks=pytest.mark.slow),
     pytest.param(("--method=gmp", "--execution=sparse", "--ema=0.9"), marks=pytest.mark.slow),
     pytest.param(("--method=snfs", "--batch_devices=2"), marks=pytest.mark.slow),
-    pytest.param(("--method=rigl", "--batch_devices=4"), marks=pytest.mark.slow),  # a batch of two processes
 ])  # fmt: skip
 def test_two_processes_find_what_one_finds(setting, tmp_path):
     command = (*STUDY, *setting)
@@ -67,6 +68,18 @@ def test_two_processes_find_what_one_finds(setting, tmp_path):
     found, expected = outcome(tmp_path / "two"), outcome(tmp_path / "one")
     assert len(found[0]) == 6
     assert found == expected
+
+
+@pytest.mark.slow
+def test_two_processes_share_batches(tmp_path):
+    """The order of a sum over processes is another: equal but for the last bits."""
+    command = (*STUDY, "--method=rigl", "--batch_devices=4")
+    assert run(*command, "--cpu_devices=4", "--workdir=one", cwd=tmp_path).returncode == 0
+    succeed(together(*command, "--workdir=two", cwd=tmp_path))
+    found, expected = (rows(tmp_path / name) for name in ("two", "one"))
+    for one, other in zip(found, expected, strict=True):
+        assert (one["run_id"], one["connections"]) == (other["run_id"], other["connections"])
+        assert float(one["test_accuracy"]) == pytest.approx(float(other["test_accuracy"]), abs=0.02)
 
 
 def wait_for_metrics(workdir, processes):
@@ -115,10 +128,30 @@ def test_one_is_killed_and_the_other_says_so(killed, reference, tmp_path):
     found = ended(processes)
     assert found[killed][0] == -signal.SIGKILL
     status, _, err = found[1 - killed]
-    assert status == 75 or (killed == 0 and status == ENDED_BY_JAX), err
+    assert status == 1 or (killed == 0 and status == ENDED_BY_JAX), err
     assert "one of them has ended" in err or "another task died" in err
     succeed(together(*LONG, cwd=tmp_path))
     assert outcome(tmp_path / "w") == reference
+
+
+def test_processes_need_as_many_devices_each(tmp_path):
+    found = ended(together("--dataset=digits", "--workdir=w", cwd=tmp_path, more=((), ("--cpu_devices=3",))))
+    assert [status for status, *_ in found] == [2, 2]
+    assert all("the processes have different numbers of devices" in err for *_, err in found)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_the_disk_of_the_first_is_full(tmp_path):
+    """All end with one status, and the line of the first; then they go on."""
+    processes = together(*STUDY, "--method=rigl", "--workdir=w", cwd=tmp_path)
+    wait_for_metrics(tmp_path / "w", processes)
+    resource.prlimit(processes[0].pid, resource.RLIMIT_FSIZE, (100, 100))
+    (first, _, told), (second, _, silent) = ended(processes)
+    assert (first, second) == (74, 74), (told, silent)
+    assert "once there is room to write" in told
+    succeed(together(*STUDY, "--method=rigl", "--workdir=w", cwd=tmp_path))
 
 
 def test_processes_with_other_data_do_not_train_together(tmp_path):
@@ -138,6 +171,13 @@ def test_processes_with_other_data_do_not_train_together(tmp_path):
     assert "the processes differ in the data" in told
     assert "differ" not in silent
     assert not list((tmp_path / "w" / "runs").glob("*/result.json"))
+
+
+def test_what_all_refuse_one_tells(tmp_path):
+    (first, _, told), (second, _, silent) = ended(together(*STUDY, "--batch_devices=8", "--workdir=w", cwd=tmp_path))
+    assert (first, second) == (2, 2)
+    assert told.splitlines()[-1] == "train.py: --batch_devices=8 does not divide the 4 devices here"
+    assert silent == ""
 
 
 def test_slurm_says_who_takes_part(tmp_path):

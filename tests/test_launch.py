@@ -170,16 +170,14 @@ SRUN = """
 shift
 for i in 0 1; do
     SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
-    tasks+=($!)
+    echo $! >> tasks
 done
-trap 'kill -TERM "${tasks[@]}"' TERM
 worst=0
-for task in "${tasks[@]}"; do
-    status=200
-    while kill -0 "$task" 2> /dev/null; do wait "$task"; status=$?; done
-    [ "$status" = 200 ] && { wait "$task"; status=$?; }
+while read -r task; do
+    status=0
+    wait "$task" || status=$?
     worst=$((status > worst ? status : worst))
-done
+done < tasks
 exit "$worst"
 """
 
@@ -188,15 +186,17 @@ exit "$worst"
 def test_tasks_of_a_step_train_as_one(clone):
     """With an srun that starts two tasks here: their time is up, all save, the job is requeued and ends."""
     executable(clone / "bin" / "srun", SRUN)
-    arguments = ("--workdir=w", *STUDY, "--epochs=60")
+    arguments, tasks = ("--workdir=w", *STUDY, "--epochs=60"), clone / "tasks"
     step = {"SLURM_JOB_ID": str(100_000 + os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2",
             "SLURM_STEP_NUM_TASKS": "2"}  # fmt: skip
     process = started(clone, "slurm_multinode.sbatch", *arguments, **step)
     wait_for(clone / "w" / "metrics", process)
-    process.send_signal(signal.SIGTERM)
+    for pid in tasks.read_text().split():  # --signal=TERM tells the tasks alone
+        os.kill(int(pid), signal.SIGTERM)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 75, err
     assert (clone / "scontrol.log").read_text() == f"requeue {step['SLURM_JOB_ID']}\n"
+    tasks.unlink()
     status, _, err = ended(clone, "slurm_multinode.sbatch", *arguments, **step)
     assert status == 0, err
     assert {row["status"] for row in rows(clone / "w")} == {"ok"}

@@ -181,22 +181,23 @@ class InProcess:
     def __init__(self, folder, monkeypatch, **axes):
         self.made, make = [], assemble.make_cohort
         monkeypatch.setattr(assemble, "make_cohort", lambda *args: self.made.append(make(*args)) or self.made[-1])
-        monkeypatch.setattr(execute, "found", lambda settings, several: HARDWARE)
         monkeypatch.setattr(Interrupt, "__init__", lambda self: setattr(self, "asked", False))
         self.study, self.store = study_of(**axes), open_store(folder / "w")
         runs = {run.id: dataclasses.asdict(run.config) for run in self.study.runs}
         self.store.write_config(EMPTY | {"runs": runs})
-        self.outcome = execute.execute(self.study, StudyConfig(), self.store, alone(Interrupt()), make_reader("."))
+        self.outcome = execute.execute(
+            self.study, StudyConfig(), self.store, alone(Interrupt()), HARDWARE, make_reader(".")
+        )
         assert self.outcome == (False, {})
 
 
-def resumed(done, study, interrupt=None, **settings):
+def resumed(done, study, interrupt=None, hardware=None, **settings):
     """Train another study, or the same once more, into the store of one."""
     config = done.store.read_config()
     runs = {run.id: dataclasses.asdict(run.config) for run in study.runs}
     done.store.write_config(config | {"runs": config["runs"] | runs})
     hosts = alone(interrupt or Interrupt())
-    return execute.execute(study, StudyConfig(**settings), done.store, hosts, make_reader("."))
+    return execute.execute(study, StudyConfig(**settings), done.store, hosts, hardware or HARDWARE, make_reader("."))
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):

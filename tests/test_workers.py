@@ -279,10 +279,9 @@ def test_a_group_that_is_too_large_here_is_divided(tmp_path, monkeypatch):
     study = study_of(num_seeds=4, epochs=[2], **TINY)
     done = InProcess(tmp_path, monkeypatch, num_seeds=1, epochs=[2], activation=[("tanh",)], **TINY)
     assert stopped(done, study, monkeypatch, 2).stopped
-    monkeypatch.setattr(execute, "set_up", lambda settings: HARDWARE._replace(lane_width=2))
     trained = []
     monkeypatch.setattr(execute.Monitor, "end", lambda self, group, runs, *rest: trained.append(runs))
-    resumed(done, study)
+    resumed(done, study, hardware=HARDWARE._replace(lane_width=2))
     assert trained == [2, 2]
 
 

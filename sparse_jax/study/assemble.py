@@ -1,6 +1,7 @@
 """Fleets from the runs of a group: compiled programs, data and settings on the devices, the same in every process."""
 
 import functools
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ class Assembler:
         except UserError as error:
             problem = str(error)
         except Exception as error:
+            traceback.print_exc()
             problem = f"{type(error).__name__}: {error}"
         self._hosts.agree(problem, mark)
         return assembled
@@ -71,7 +73,7 @@ class Assembler:
         fns = self._fns(hardware, ids[0], mesh, width)
         fleet = Fleet(fns, place(hyper, width, mesh), source, mesh, len(runs), self._hosts)
         mark = digest((loaded.host.x, loaded.host.y, hyper)) if self._hosts.several else ""
-        return Assembled(fleet, loaded.examples), f"{mark} {source.description}"
+        return Assembled(fleet, loaded.examples), f"{mark} {hardware.description} {source.description}"
 
     def _fns(self, hardware: Hardware, run_id: str, mesh: jax.sharding.Mesh, width: int) -> TrainFns:
         of = self._cohorts[run_id], hardware.lane_width

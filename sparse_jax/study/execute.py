@@ -24,7 +24,7 @@ from sparse_jax.study.shares import in_turn, work_through
 from sparse_jax.study.store import Store
 from sparse_jax.study.trackers import Tracker, track
 from sparse_jax.study.train_group import Trainer
-from sparse_jax.training.hardware import Hardware, found
+from sparse_jax.training.hardware import Hardware
 from sparse_jax.training.hosts import Hosts
 
 
@@ -136,14 +136,15 @@ def write_csv(store: Store) -> None:
 
 
 def execute(
-    study: Study, settings: StudyConfig, store: Store, hosts: Hosts, read: Callable[[str], Arrays]
+    study: Study, settings: StudyConfig, store: Store, hosts: Hosts, hardware: Hardware,
+    read: Callable[[str], Arrays],
 ) -> Outcome:
     """Train every run of the study that has no result yet and that no other worker trains.
 
     Raises:
       UserError: the study was begun on other data, or with another number of lanes.
     """
-    hardware, sparse = found(settings, hosts.several), any(run.problem.slots for run in study.runs)
+    sparse = any(run.problem.slots for run in study.runs)
     session = open_session(store, hardware, sparse)
     if sparse:
         tell_of_kernel(hardware)

@@ -87,12 +87,12 @@ class Fleet:
     def restore(self, slots: dict[str, int], state: RunState | None = None) -> None:
         """A state that was saved, with so many slots; the processes that do not lead have none."""
         self._hosts.announce("restore", slots)
-        if state is None:
-            state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), compacted(self.shapes(), slots))
-        self._begun(place(self._hosts.shared(state), self._hyper.seed.shape[0], self._mesh))
+        given = self._hosts.shared(compacted(self.shapes(), slots) if state is None else state)
+        self._begun(place(given, self._hyper.seed.shape[0], self._mesh))
 
     def _begun(self, state: RunState) -> None:
         self._state, self._hyper = state, self._hyper._replace(network={})  # the state has it
+        self._compare_replicas()
 
     def steps(self, step: int, count: int) -> None:
         """So many optimiser steps from `step` on; waits for them."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sparse_jax.config import AUTO
 from sparse_jax.data.catalog import Arrays, make_reader
-from sparse_jax.flags import Grid
+from sparse_jax.flags import FAILED, Grid
 from sparse_jax.study.estimate import estimate, in_words
 from sparse_jax.study.grid import Study, dataset_label, digest, make_study
 from sparse_jax.study.interrupt import INTERRUPTED, Interrupt
@@ -21,8 +21,6 @@ from sparse_jax.study.trackers import check
 
 if TYPE_CHECKING:
     from sparse_jax.training.hosts import Hosts
-
-FAILED = 1  # exit status where runs ended with an error
 
 
 def _workdir(grid: Grid) -> Path:
@@ -84,13 +82,15 @@ def _train(
 ) -> int:
     """Train a study whose input is in order; the exit status."""
     from sparse_jax.study.execute import execute
+    from sparse_jax.training.hardware import found
 
+    hardware = found(grid.study, hosts.several)
     if new:
         _tell_of_growth(Store(workdir.absolute()), study, new)
     _tell(study)
     store = open_store(workdir)
     enter(store, grid, study)
-    outcome = execute(study, grid.study, store, hosts, read)
+    outcome = execute(study, grid.study, store, hosts, hardware, read)
     if outcome.stopped:
         print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
         return INTERRUPTED

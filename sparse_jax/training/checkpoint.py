@@ -23,6 +23,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import AbstractMesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from sparse_jax.training.cohort import is_key
+
 PyTree = Any
 DAMAGED = "its content differs from its digest"
 
@@ -39,7 +41,7 @@ def digest(tree: PyTree) -> str:
 def _digest(leaves: Iterable[tuple[str, Any]]) -> str:
     content = hashlib.blake2b(digest_size=16)
     for path, leaf in leaves:
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
         content.update(f"{path} {array.dtype} {array.shape};".encode())
         content.update(array.tobytes())
     return content.hexdigest()
@@ -171,7 +173,7 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_target, template)))
         stored = self._manager.restore(step, args=items)["state"]
         state = jax.tree.unflatten(
-            jax.tree.structure(template), map(with_keys, jax.tree.leaves(stored), saved.values())
+            jax.tree.structure(template), map(with_keys, jax.tree.leaves(stored), wanted.values())
         )
         if seal(step, by_path(state), record["meta"]) != record["digest"]:
             raise ValueError(DAMAGED)
@@ -221,10 +223,6 @@ def debris_silenced() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _leaves(tree: PyTree) -> dict[str, str]:
     """Path -> dtype and shape, for example "['kernel']" -> "float32[784, 300]"."""
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path(tree)}
@@ -232,7 +230,7 @@ def _leaves(tree: PyTree) -> dict[str, str]:
 
 def _without_keys(leaf):
     """A leaf as it is stored: Orbax cannot write typed keys where processes train together."""
-    return np.asarray(jax.random.key_data(leaf)) if _is_key(leaf) else leaf
+    return np.asarray(jax.random.key_data(leaf)) if is_key(leaf) else leaf
 
 
 def with_keys(stored, description: str):
@@ -249,7 +247,7 @@ def _checked(leaf) -> jax.ShapeDtypeStruct:
 
 def _target(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | np.ndarray:
     """What Orbax is to restore: an array on devices if they are named."""
-    raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    raw = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     if leaf.sharding is None:
         return np.empty(raw.shape, raw.dtype)
     return jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=leaf.sharding)

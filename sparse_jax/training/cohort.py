@@ -21,8 +21,8 @@ RUN = "run"
 
 def make_mesh(devices: Sequence[jax.Device], batch_devices: int = 1) -> jax.sharding.Mesh:
     """A mesh of the given devices along the axis of runs; `batch_devices` that are neighbours share a batch."""
-    shape, auto = (len(devices) // batch_devices, batch_devices), jax.sharding.AxisType.Auto
-    return jax.make_mesh(shape, (RUN, BATCH), (auto, auto), devices=devices)
+    grid, auto = np.reshape(np.asarray(devices), (-1, batch_devices)), jax.sharding.AxisType.Auto
+    return jax.sharding.Mesh(grid, (RUN, BATCH), axis_types=(auto, auto))
 
 
 def over_runs(function: Callable, layout: str, mesh: jax.sharding.Mesh, per_run: int) -> Callable:
@@ -104,11 +104,16 @@ def place(tree: Any, width: int, mesh: jax.sharding.Mesh) -> Any:
     return put(padded(tree, width), jax.NamedSharding(mesh, jax.P(RUN)))
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array is one of typed PRNG keys."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def put(tree: Any, sharding: jax.NamedSharding) -> Any:
     """`tree`, which every process has, on the devices of a sharding."""
 
     def shards(leaf):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return jax.random.wrap_key_data(shards(jax.random.key_data(leaf)))
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 

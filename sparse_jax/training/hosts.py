@@ -5,6 +5,7 @@ to stop. It announces each piece of work on the devices, and all processes then 
 what comes next. What is announced are names and numbers, as JSON.
 """
 
+import collections
 import json
 import sys
 from typing import Any, NamedTuple, Protocol
@@ -15,10 +16,12 @@ from jax.experimental import multihost_utils
 
 from sparse_jax.config import ALONE, AUTO, StudyConfig
 from sparse_jax.errors import UserError
+from sparse_jax.training.cohort import is_key
 
 END = "end"  # the last announcement, with an exit status
 HEARTBEAT_SECONDS = 30  # after which a process that is silent counts as lost; where sockets break it is known at once
-_LONGEST_PROBLEM = 400  # bytes
+_LONGEST_PROBLEM = 400  # characters
+_RECORD = 4096  # bytes, of a problem and a mark
 
 
 class Wish(Protocol):
@@ -49,6 +52,16 @@ class Hosts(NamedTuple):
         if self.several and self.leads:
             _send(json.dumps(order).encode())
 
+    def dismiss(self, status: int) -> None:
+        """Let the others end with an exit status, and part from them."""
+        self.announce(END, status)
+        self.part()
+
+    def part(self) -> None:
+        """Part from the others, when all do; JAX would do it at the end of the process, if that is a quiet one."""
+        if self.several:
+            jax.distributed.shutdown()
+
     def order(self) -> list[Any]:
         """What the leading process announces next."""
         return json.loads(_send(None))
@@ -59,21 +72,17 @@ class Hosts(NamedTuple):
             self.wish.asked = True
 
     def agree(self, problem: str | None, mark: str) -> None:
-        """Compare what the processes have made, each for itself. Called by all of them.
+        """Compare what several processes have made, each for itself. Called by all of them.
 
         Args:
           problem: what kept this process from making it; None if nothing did.
-          mark: equal in all processes if what they made is.
+          mark: short, and equal in all processes if what they made is.
 
         Raises:
           UserError: some process has a problem, or the marks differ.
         """
-        if not self.several:
-            if problem is not None:
-                raise UserError(problem)
-            return
-        text = json.dumps([problem and problem[:_LONGEST_PROBLEM], mark]).encode()[: 2 * _LONGEST_PROBLEM]
-        record = np.frombuffer(text.ljust(2 * _LONGEST_PROBLEM), np.uint8)
+        text = json.dumps([problem and problem[:_LONGEST_PROBLEM], mark]).encode()
+        record = np.frombuffer(text.ljust(_RECORD), np.uint8)
         found = [json.loads(bytes(row)) for row in multihost_utils.process_allgather(record)]
         for index, (theirs, _) in enumerate(found):
             if theirs is not None:
@@ -83,10 +92,10 @@ class Hosts(NamedTuple):
 
     def fetch(self, tree: Any) -> Any:
         """`tree` on this host, with the parts that lie on the devices of others. Called by all processes."""
-        return _gathered(tree) if self.several else jax.device_get(tree)
+        return jax.tree.map(_gathered, tree) if self.several else jax.device_get(tree)
 
     def shared(self, tree: Any) -> Any:
-        """`tree` of the leading process; the others give arrays of its shapes and dtypes. Called by all of them."""
+        """`tree` of the leading process, in all of them; the others give its shapes and dtypes."""
         return jax.tree.map(_from_first, tree) if self.several else tree
 
 
@@ -106,7 +115,7 @@ def connect(study: StudyConfig, wish: Wish) -> Hosts:
     jax.config.update("jax_enable_preemption_service", False)  # it would take our signals
     asked = {} if study.coordinator == AUTO else {
         "coordinator_address": study.coordinator, "num_processes": study.num_processes,
-        "process_id": study.process_id,
+        "process_id": study.process_id, "cluster_detection_method": "deactivate",
     }  # fmt: skip
     if asked.get("process_id") == 0:
         print(f"waiting for {study.num_processes - 1} more at {study.coordinator}", file=sys.stderr, flush=True)
@@ -114,6 +123,8 @@ def connect(study: StudyConfig, wish: Wish) -> Hosts:
         jax.distributed.initialize(**asked, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--coordinator={study.coordinator}: {_reason(study, error)}") from None
+    if len({*collections.Counter(device.process_index for device in jax.devices()).values()}) > 1:
+        raise UserError("the processes have different numbers of devices: on CPU name them, --cpu_devices=N")
     return Hosts(jax.process_count(), jax.process_index(), wish)
 
 
@@ -133,28 +144,24 @@ def _send(message: bytes | None) -> bytes:
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(buffer))[:size])
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _same(array: jax.Array) -> jax.Array:
+    return array
 
 
-def _same(tree: Any) -> Any:
-    return tree
-
-
-def _gathered(tree: Any) -> Any:
-    """Arrays of a mesh that several processes have, in one program; of typed keys their data are sent."""
-    raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
-    mesh = next(leaf.sharding.mesh for leaf in jax.tree.leaves(raw) if isinstance(leaf.sharding, jax.NamedSharding))
-    everywhere = jax.jit(_same, out_shardings=jax.NamedSharding(mesh, jax.P()))(raw)
-
-    def on_host(leaf, sent):
-        array = np.asarray(sent.addressable_data(0))
-        return jax.random.wrap_key_data(array) if _is_key(leaf) else array
-
-    return jax.tree.map(on_host, tree, everywhere)
+def _gathered(leaf: jax.Array) -> np.ndarray | jax.Array:
+    """An array of a mesh that several processes have; for a moment it lies on every device."""
+    if is_key(leaf):
+        return jax.random.wrap_key_data(_gathered(jax.random.key_data(leaf)))
+    everywhere = jax.NamedSharding(leaf.sharding.mesh, jax.P())
+    return np.asarray(jax.jit(_same, out_shardings=everywhere)(leaf).addressable_data(0))
 
 
 def _from_first(leaf: Any) -> np.ndarray | jax.Array:
-    if _is_key(leaf):
-        return jax.random.wrap_key_data(_from_first(jax.random.key_data(leaf)))
-    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(leaf)))
+    """The array of the leading process, by its bytes: sums, which the others are sent, would lose the sign of zeros."""
+    if is_key(leaf):
+        of = jax.eval_shape if isinstance(leaf, jax.ShapeDtypeStruct) else lambda function, keys: function(keys)
+        return jax.random.wrap_key_data(_from_first(of(jax.random.key_data, leaf)))
+    known = not isinstance(leaf, jax.ShapeDtypeStruct)
+    content = np.asarray(leaf).tobytes() if known else bytes(leaf.size * leaf.dtype.itemsize)
+    sent = multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
+    return np.asarray(sent).view(leaf.dtype).reshape(leaf.shape)
