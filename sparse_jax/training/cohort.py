@@ -115,6 +115,8 @@ def put(tree: Any, sharding: jax.NamedSharding) -> Any:
     def shards(leaf):
         if is_key(leaf):
             return jax.random.wrap_key_data(shards(jax.random.key_data(leaf)))
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # it is there
+            return leaf
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.device_put(tree, sharding) if sharding.is_fully_addressable else jax.tree.map(shards, tree)
