@@ -3,12 +3,13 @@
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sparse_jax.config import AUTO
+from sparse_jax.config import ALONE, AUTO
 from sparse_jax.data.catalog import Arrays, make_reader
 from sparse_jax.flags import FAILED, Grid
 from sparse_jax.study.estimate import estimate, in_words
@@ -66,6 +67,9 @@ def train_study(grid: Grid) -> int:
     if new:
         for name in reversed(grid.axes["dataset"]):  # the first one is read last, and stays
             read(name)
+    prepare = partial(_prepare, grid, study, new, workdir)
+    # of several processes only the one that leads may write, and nobody knows yet which one that is
+    store = prepare() if grid.study.coordinator == ALONE else None
     from sparse_jax.study.together import follow, lead
     from sparse_jax.training.hardware import configure
     from sparse_jax.training.hosts import connect
@@ -74,23 +78,28 @@ def train_study(grid: Grid) -> int:
     hosts = connect(grid.study, interrupt)
     if not hosts.leads:
         return follow(study, grid.study, hosts, read)
-    return lead(hosts, lambda: _train(grid, study, new, hosts, read, console, workdir))
+    return lead(hosts, lambda: _train(grid, study, store or prepare(), hosts, read, console, workdir))
 
 
-def _train(
-    grid: Grid, study: Study, new: int, hosts: "Hosts", read: Callable[[str], Arrays], console: Console, workdir: Path
-) -> int:
-    """Train a study whose input is in order; the exit status."""
-    from sparse_jax.study.execute import execute
-    from sparse_jax.training.hardware import found
-
-    hardware = found(grid.study, hosts.several)
+def _prepare(grid: Grid, study: Study, new: int, workdir: Path) -> Store:
+    """Say what is to be known of a study, and enter it into its workdir."""
     if new:
         _tell_of_growth(Store(workdir.absolute()), study, new)
     _tell(study)
     store = open_store(workdir)
     enter(store, grid, study)
-    outcome = execute(study, grid.study, store, hosts, hardware, read)
+    return store
+
+
+def _train(
+    grid: Grid, study: Study, store: Store, hosts: "Hosts", read: Callable[[str], Arrays], console: Console,
+    workdir: Path,
+) -> int:
+    """Train a study that is in its workdir; the exit status."""
+    from sparse_jax.study.execute import execute
+    from sparse_jax.training.hardware import found
+
+    outcome = execute(study, grid.study, store, hosts, found(grid.study, hosts.several), read)
     if outcome.stopped:
         print(f"stopped and saved: the same command continues {workdir}", file=sys.stderr)
         return INTERRUPTED
