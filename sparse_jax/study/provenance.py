@@ -57,10 +57,11 @@ def open_session(store: Store, hardware: Hardware, sparse: bool) -> int:
                 f"this study was begun with {sessions[-1]['lanes']} lanes, not {hardware.lanes}: its results would "
                 "differ in the last bit; --layout=map has 1 lane, --layout=vmap --lane_width=N has N"
             )
-        if sessions and sessions[-1].get("batch_devices", 1) != hardware.batch_devices:
+        last = {"batch_devices": 1} | sessions[-1] if sessions else here  # older sessions do not say it
+        shared = last["batch_devices"]
+        if shared != hardware.batch_devices:
             raise UserError(
-                f"this study was begun with --batch_devices={sessions[-1].get('batch_devices', 1)}: its results would "
-                "differ in the last bit"
+                f"this study was begun with --batch_devices={shared}: its results would differ in the last bit"
             )
         if here in sessions:
             return sessions.index(here)
