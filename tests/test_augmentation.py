@@ -11,7 +11,8 @@ from sparse_jax.data import augmentation
 from sparse_jax.data.augmentation import AUGMENTATIONS, Levels, affine, levels_of, make_augment
 from sparse_jax.data.batches import batch_at
 from sparse_jax.errors import UserError
-from sparse_jax.training.parts import AUGMENT, ORDER, batch, make_parts, training_batch
+from sparse_jax.training.gradients import batch, training_batch
+from sparse_jax.training.parts import AUGMENT, ORDER, make_parts
 from tests.test_laws import advance, cohort_of, compiled, different_runs, equal
 from tests.tiny import SIZES, make_config, make_data, make_hyper, make_tiny_problem
 

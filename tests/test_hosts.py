@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from sparse_jax.study.interrupt import Interrupt
 from tests.program import ROOT, SMALL, outcome, rows, run
 
 STUDY = (*SMALL, "--num_seeds=3", "--sparsity=0.5,0.9")
@@ -120,6 +121,19 @@ def test_one_is_asked_to_stop_and_both_do(asked, reference, tmp_path):
     assert len(rows(tmp_path / "w")) < 6
     assert run(*LONG, cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "w") == reference
+
+
+def test_the_first_signal_saves_also_where_another_process_was_asked_before(monkeypatch):
+    """What is heard of another's signal is none of one's own, of which the second ends at once."""
+    ended_with = []
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    monkeypatch.setattr(os, "_exit", ended_with.append)
+    interrupt = Interrupt()
+    interrupt.asked = True  # as `Hosts.listen` sets it
+    interrupt._ask(signal.SIGTERM, None)
+    assert not ended_with
+    interrupt._ask(signal.SIGTERM, None)
+    assert ended_with == [128 + signal.SIGTERM]
 
 
 @pytest.mark.slow

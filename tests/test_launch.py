@@ -70,6 +70,9 @@ def test_shellcheck_has_nothing_to_say(script):
 def test_a_dry_run_prints_the_commands(clone):
     status, out, _ = ended(clone, "slurm_array.sbatch", "--dry_run", "--workdir=a b", **task(2, 4))
     assert (status, out) == (0, f"{clone}/.venv/bin/python launch/train.py --workdir=a\\ b --shard=2/4 \n")
+    status, out, _ = ended(clone, "slurm_multinode.sbatch", "--dry_run", "--workdir=w")
+    train = f"{clone}/.venv/bin/python launch/train.py --coordinator=auto --workdir=w"
+    assert (status, out) == (0, f"srun --kill-on-bad-exit=0 {train} \n")
     status, out, _ = ended(clone, "local_gpus.sh", "--dry_run", "--workdir=w", GPUS="0,3")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=3"]

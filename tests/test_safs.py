@@ -503,6 +503,7 @@ def test_the_program_survives_its_signals(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--operators=relu,tanh", "--operators: takes one value, not a list, whose parts are separated by colons"),
         ("--operators=relu:rellu", "--operators: unknown operators 'rellu'. Did you mean 'relu'? Known: relu, relu6"),
         ("--operators=", "--operators: '' names none. Known: relu"),
         ("--operators=relu:tanh:relu", "--operators=relu:tanh:relu names one twice"),

@@ -20,7 +20,8 @@ from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of
 from sparse_jax.study.sources import Lent
 from sparse_jax.topology.masks import mask_tree, select
-from sparse_jax.training.parts import PARAMS, gradients, initial_variables, make_parts, optimizer, rule_of
+from sparse_jax.training.gradients import gradients
+from sparse_jax.training.parts import PARAMS, initial_variables, make_parts, optimizer, rule_of
 from sparse_jax.training.timeline import update_due
 from sparse_jax.training.train import make_train
 from tests.tiny import make_config, make_data, make_tiny_problem

@@ -23,7 +23,8 @@ from sparse_jax.topology.paths import connectivity
 from sparse_jax.training import evaluation, scores
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
-from sparse_jax.training.parts import ORDER, training_loss
+from sparse_jax.training.gradients import training_loss
+from sparse_jax.training.parts import ORDER
 from sparse_jax.training.problem import make_problem
 from sparse_jax.training.timeline import evaluation_due, stop_step, update_due
 from sparse_jax.training.train import make_train

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sparse_jax.study import execute
+from sparse_jax.study import assemble, execute
 from sparse_jax.study.extension import course
 from sparse_jax.study.grid import Cohort
 from sparse_jax.study.interrupt import Interrupt
@@ -199,17 +199,17 @@ def test_a_study_of_more_epochs_says_why_it_begins_anew(tmp_path):
 
 def test_a_failure_is_recorded_and_retried_on_request(tmp_path, monkeypatch):
     """The programs of one activation cannot be made, until they can."""
-    make_train = execute.make_train
+    make_train = assemble.make_train
 
-    def broken(config, problem):
+    def broken(config, problem, **settings):
         if config.activation == ("tanh",):
             raise MemoryError("no memory\nbut much to say")
-        return make_train(config, problem)
+        return make_train(config, problem, **settings)
 
     axes = {"activation": [("relu",), ("tanh",), ("selu",)], "train_size": [200], "hidden_sizes": [(9,)],
             "batch_size": [20], "epochs": [1], "num_seeds": 2}  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "make_train", broken)
+        patch.setattr(assemble, "make_train", broken)
         done = InProcess(tmp_path, monkeypatch, **axes)
     failures = done.store.read_failures()
     failed = {run.id for run in done.study.runs if run.config.activation == ("tanh",)}

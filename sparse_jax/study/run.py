@@ -50,7 +50,8 @@ def train_study(grid: Grid) -> int:
     """Train a grid, or print its plan; the exit status of the program.
 
     Raises:
-      UserError: for bad input; nothing has been written then.
+      UserError: for bad input. Nothing has been written then, but for what only the devices tell: how many there are,
+        and with how many lanes the workdir was begun.
     """
     interrupt = Interrupt()
     check(grid.study.tracker)

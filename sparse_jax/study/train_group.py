@@ -7,13 +7,13 @@ from sparse_jax.recipes import NATURES
 from sparse_jax.study.cost import Cost, forget_peak
 from sparse_jax.study.extension import load
 from sparse_jax.study.group import Group, lane_of
-from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.results import first_layer, metrics, seen_now, write_results
 from sparse_jax.study.store import Store
 from sparse_jax.study.trackers import Tracker
 from sparse_jax.training.checkpoint import Checkpoints
 from sparse_jax.training.compaction import capacities, compacted, fitting
+from sparse_jax.training.hosts import Wish
 from sparse_jax.training.state import RunState
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
@@ -37,7 +37,7 @@ class Trainer:
     """The training of one group from its last checkpoint to its results."""
 
     def __init__(
-        self, group: Group, store: Store, checkpoint_seconds: float, interrupt: Interrupt, monitor: Monitor,
+        self, group: Group, store: Store, checkpoint_seconds: float, interrupt: Wish, monitor: Monitor,
         tracker: Tracker,
     ) -> None:
         self.group, self.store, self.interrupt, self.monitor, self.tracker = group, store, interrupt, monitor, tracker
@@ -125,10 +125,9 @@ class Trainer:
 
     def _chunk(self, step: int) -> int:
         """Some optimiser steps, at most to the next event, and that event if it is reached; the step after them."""
-        event, begun = next_event(self.config, self.problem, step), time.monotonic()
+        event = next_event(self.config, self.problem, step)
         count = min(event - step, self.pace.steps, self.fleet.steps_at_once(step))
-        self.fleet.steps(step, count)
-        spent = time.monotonic() - begun
+        spent = self.fleet.steps(step, count)
         self.pace.adapt(count, spent)
         self.cost.add_steps(count, spent)
         after = step + count

@@ -23,11 +23,11 @@ from sparse_jax.topology.rule import Rule
 from sparse_jax.training import scores
 from sparse_jax.training.average import Average
 from sparse_jax.training.evaluation import nothing_yet
+from sparse_jax.training.gradients import batch
 from sparse_jax.training.network import first_network
 from sparse_jax.training.parts import (
     TOPOLOGY,
     Parts,
-    batch,
     counting_active,
     initial_variables,
     make_network,

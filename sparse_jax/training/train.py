@@ -16,6 +16,7 @@ from sparse_jax.topology.rule import Rule, Topology
 from sparse_jax.topology.schedules import Course
 from sparse_jax.training.average import Average, averaged_step, averaged_update
 from sparse_jax.training.evaluation import evaluate, tally_validation, validate
+from sparse_jax.training.gradients import gradients, gradients_everywhere
 from sparse_jax.training.network import Network, descend, rewire
 from sparse_jax.training.optimizers import zero_slots
 from sparse_jax.training.parts import (
@@ -26,8 +27,6 @@ from sparse_jax.training.parts import (
     Parts,
     counting_active,
     course,
-    gradients,
-    gradients_everywhere,
     initial_variables,
     learning_rate,
     links_of,
