@@ -24,10 +24,11 @@ import optax
 from sparse_jax.config import RunConfig
 from sparse_jax.errors import UserError
 from sparse_jax.recipes import known_masks
-from sparse_jax.study.foreign import check_masks, maskable, resolved
+from sparse_jax.study.foreign import check_masks, maskable, resolved, with_criteria
 from sparse_jax.study.mask_file import as_mask
 from sparse_jax.study.resolve import left_out, masks_of
 from sparse_jax.study.sources import lent_to
+from sparse_jax.topology.criteria import Criterion
 from sparse_jax.topology.masks import Masks, select
 from sparse_jax.topology.moves import choose
 from sparse_jax.topology.rule import Rule
@@ -74,6 +75,8 @@ def make_sparsifier(
     learning_rate: Rate | None = None,
     outputs: str = "",
     input_axes: Mapping[str, int] | None = None,
+    drop: Criterion | None = None,
+    grow: Criterion | None = None,
     **chosen: Any,
 ) -> Sparsifier:
     """The functions that train a network sparsely.
@@ -94,6 +97,7 @@ def make_sparsifier(
         importance_pruning look at it.
       input_axes: regular expression -> how many leading axes of a leaf are inputs, where it is not all but the last:
         {"(query|key|value)/kernel$": 1} for flax's attention. It counts for the allocation.
+      drop, grow: criteria of your own in the place of the settings drop_score and grow_score.
       **chosen: settings of the sections "topology" and "method" as launch/train.py --help names them: method="set",
         sparsity=0.9, interval=100, allocation="erk", drop_fraction=0.3, structure="2:4", ...
 
@@ -105,7 +109,7 @@ def make_sparsifier(
     config, problem, connections = resolved(chosen, shapes, input_axes or {}, steps, steps_per_epoch, outputs)
     if notice := left_out(config, connections):
         warnings.warn(notice, stacklevel=2)
-    rule = make_rule(config, outputs, rates_of(config))
+    rule = with_criteria(config, make_rule(config, outputs, rates_of(config)), chosen, drop=drop, grow=grow)
     if learning_rate is None and (rule.walks or rule.birth == "gradient"):
         raise UserError(f"{'method=deepr' if rule.walks else 'birth=gradient'} needs the learning_rate")
     counts = ({name: np.int32(n) for name, n in level.items()} for level in (connections.start, connections.final))

@@ -19,6 +19,7 @@ from sparse_jax.study.grid import Run
 from sparse_jax.study.group import hyper_params
 from sparse_jax.study.resolve import connections_of
 from sparse_jax.study.sources import Lent
+from sparse_jax.topology.criteria import DROP, GROW
 from sparse_jax.topology.masks import mask_tree, select
 from sparse_jax.training.gradients import gradients
 from sparse_jax.training.parts import PARAMS, initial_variables, make_parts, optimizer, rule_of
@@ -307,6 +308,9 @@ WRONG = [
     ({"structure": "3:5"}, "3:5 does not divide 4 inputs"),
     ({"steps": 100}, "rigl updates every 100 steps, but training has 100 steps.*give an interval"),
     ({"steps": 100, "method": "gmp"}, "leaves no topology update"),
+    ({"drop": DROP["saliency"], "drop_score": "random"}, "drop and drop_score: give one of them"),
+    ({"drop": DROP["saliency"], "method": "deepr", "learning_rate": 0.1}, "drop has no effect: method='deepr' has no"),
+    ({"grow": GROW["momentum"]}, "grow needs 'momentum': method='rigl' has gradient"),
     ({"input_axes": {"a": 3}}, "a/kernel has 2 axes, of which 3 cannot be inputs"),
 ]
 
@@ -316,6 +320,29 @@ def test_what_cannot_be_is_refused(wrong, message):
     params = {name: {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)} for name in ("a", "b")}
     with pytest.raises(UserError, match=message):
         make_sparsifier(params, optax.sgd(0.1), **({"steps": 1000, "method": "rigl", "sparsity": 0.5} | wrong))
+
+
+@pytest.mark.parametrize(
+    ("setting", "own"),
+    [
+        ({"drop_score": "saliency"}, {"drop": DROP["saliency"]}),
+        ({"grow_score": "path3"}, {"grow": GROW["path3"]}),
+        ({"grow_score": "momentum", "scope": "momentum"}, {"grow": GROW["momentum"], "scope": "momentum"}),
+    ],
+    ids=["drop", "grow", "momentum"],
+)
+def test_a_criterion_of_ones_own_takes_the_place_of_a_setting(setting, own):
+    params, grads = ({"kernel": jax.random.normal(jax.random.key(seed), (10, 12))} for seed in (1, 2))
+
+    def moved(**settings):
+        common = {"steps": 30, "method": "set", "sparsity": 0.5, "interval": 10}
+        sparsifier = make_sparsifier(params, optax.sgd(0.1), **common, **settings)
+        network = sparsifier.step(jax.random.key(0), 8, sparsifier.init(jax.random.key(0), params), grads)
+        return sparsifier.update(jax.random.key(0), 9, network, grads)
+
+    mine, named, other = moved(**own), moved(**setting), moved()
+    jax.tree.map(np.testing.assert_array_equal, mine, named)
+    assert (mine.topology.masks["kernel"] != other.topology.masks["kernel"]).any()
 
 
 def test_an_update_asks_for_what_it_needs():

@@ -13,6 +13,7 @@ from sparse_jax.errors import UserError, unknown
 from sparse_jax.recipes import RECIPES, known_masks
 from sparse_jax.study.resolve import Connections, connections_of, settings_of, timed, without_updates
 from sparse_jax.study.sources import lent_to
+from sparse_jax.topology.criteria import Criterion
 from sparse_jax.topology.masks import Masks, name_of
 from sparse_jax.topology.patterns import keeps, to_units
 from sparse_jax.topology.rule import Rule
@@ -94,6 +95,23 @@ def _as_matrix(name: str, shape: tuple[int, ...], input_axes: Mapping[str, int])
                 raise UserError(f"input_axes: {name} has {len(shape)} axes, of which {axes} cannot be inputs")
             return math.prod(shape[:axes]), math.prod(shape[axes:])
     return shape
+
+
+def with_criteria(config: RunConfig, rule: Rule, chosen: Mapping[str, Any], **own: Criterion | None) -> Rule:
+    """The rule with the user's criteria by name, "drop" and "grow". Raises UserError where the method has none."""
+    known = {"gradient"} if config.smoothing is None else {"gradient", "momentum"}
+    for name, criterion in own.items():
+        setting = f"{name}_score"
+        if criterion is None:
+            continue
+        if setting in chosen:
+            raise UserError(f"{name} and {setting}: give one of them")
+        if getattr(config, setting) is None:
+            raise UserError(f"{name} has no effect: method={config.method!r} has no {setting}")
+        if missing := sorted(criterion.needs - known):
+            raise UserError(f"{name} needs {missing[0]!r}: method={config.method!r} has {', '.join(sorted(known))}")
+        rule = rule._replace(**{name: criterion})
+    return rule
 
 
 def _check(
