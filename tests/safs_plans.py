@@ -9,7 +9,7 @@ from sparse_jax import flags
 from sparse_jax.config import RunConfig, SafsConfig, StudyConfig, settings
 from sparse_jax.search import safs_run
 from sparse_jax.search.safs_plan import LEVELS, NETWORK, OWN, Asked, make_plan
-from sparse_jax.study.store import read_lines
+from sparse_jax.study.files import read_lines
 from sparse_jax.training.hardware import Hardware
 from tests.asking import Asking
 

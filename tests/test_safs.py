@@ -22,7 +22,7 @@ from sparse_jax.search import safs_run, side_by_side
 from sparse_jax.search.files import save_arrays
 from sparse_jax.search.records import Records
 from sparse_jax.search.safs_work import learning_data
-from sparse_jax.study.store import read_lines
+from sparse_jax.study.files import read_lines
 from sparse_jax.training.hardware import Hardware
 from tests import program
 from tests.asking import Asking

@@ -15,7 +15,7 @@ from sparse_jax.search import safs_run, safs_stage2, side_by_side
 from sparse_jax.search.safs_plan import program_config
 from sparse_jax.search.safs_work import End, Sparse, Tuned, begin, choices_of, learning_data, test_data
 from sparse_jax.search.side_by_side import StoppedError
-from sparse_jax.study.store import read_lines
+from sparse_jax.study.files import read_lines
 from tests.safs_plans import devices, plan_of, search
 
 test_data.__test__ = False  # a function of the package

@@ -13,8 +13,9 @@ import pytest
 
 from sparse_jax.errors import UserError
 from sparse_jax.study import store as store_module
+from sparse_jax.study.files import write_atomic
 from sparse_jax.study.mask_file import load_masks
-from sparse_jax.study.store import open_store, write_atomic
+from sparse_jax.study.store import open_store
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sparse_jax.report.searches import open_search, search_page
 from sparse_jax.report.sections import sections
 from sparse_jax.report.style import theme
 from sparse_jax.report.tables import Table, latex, to_csv
-from sparse_jax.study.store import write_atomic
+from sparse_jax.study.files import write_atomic
 
 FOLDER = "report"  # within the first workdir, unless another place is named
 SHARPNESS = 2  # pixels of a PNG by pixels of the chart

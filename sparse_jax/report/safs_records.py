@@ -13,7 +13,7 @@ import pandas as pd
 from sparse_jax.report.records import NONE
 from sparse_jax.report.search_files import RESULT, Search, entries, number, objects, text
 from sparse_jax.search.records import CANDIDATES
-from sparse_jax.study.store import read_lines
+from sparse_jax.study.files import read_lines
 
 STAGES = ("stage1", "stage2", "both")  # that score candidates
 COLUMNS = ("dense", "default", *STAGES)  # the networks of a pipeline

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sparse_jax.errors import UserError
 from sparse_jax.search.files import RESULT, SETTINGS
-from sparse_jax.study.store import read_object
+from sparse_jax.study.files import read_object
 
 
 class Search(NamedTuple):

@@ -19,8 +19,8 @@ import numpy as np
 
 from sparse_jax.config import StudyConfig
 from sparse_jax.errors import UserError
+from sparse_jax.study.files import dump_json, write_atomic
 from sparse_jax.study.locks import claimed
-from sparse_jax.study.store import dump_json, write_atomic
 
 SETTINGS, RESULT, LOCK = "search.json", "result.json", "search.lock"
 _OF_A_STUDY = "config.json"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_jax.study.store import append_lines, dump_json, read_lines, write_atomic
+from sparse_jax.study.files import append_lines, dump_json, read_lines, write_atomic
 
 CANDIDATES, TABLE = "candidates.jsonl", "candidates.csv"
 

@@ -16,7 +16,7 @@ from sparse_jax.search.safs_networks import DENSE, Start
 from sparse_jax.search.safs_stage1 import Operators
 from sparse_jax.search.safs_work import End, Work, choices_of, identity, named
 from sparse_jax.search.side_by_side import Trained
-from sparse_jax.study.store import dump_json, read_object, write_atomic
+from sparse_jax.study.files import dump_json, read_object, write_atomic
 from sparse_jax.study.summary import CONFIDENCE, make_console
 from sparse_jax.training.state import Evaluation
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from sparse_jax.search.files import RESULT
-from sparse_jax.study.store import dump_json, write_atomic
+from sparse_jax.study.files import dump_json, write_atomic
 
 STATE, COURSE = "state.npz", "course.csv"
 

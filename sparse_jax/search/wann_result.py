@@ -18,8 +18,8 @@ from sparse_jax.search.wann import Examples, State
 from sparse_jax.search.wann_export import FLAGS, MASKS, export, flagfile
 from sparse_jax.search.wann_files import write_result
 from sparse_jax.search.wann_plan import Plan
+from sparse_jax.study.files import write_atomic
 from sparse_jax.study.mask_file import save_masks
-from sparse_jax.study.store import write_atomic
 from sparse_jax.study.summary import make_console
 
 DIGITS = 6  # of accuracies and losses, after the point

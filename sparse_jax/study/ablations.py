@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sparse_jax.analysis.curves import area
+from sparse_jax.study.files import dump_json, read_object, write_atomic
 from sparse_jax.study.grid import digest
-from sparse_jax.study.store import Store, dump_json, read_object, write_atomic
+from sparse_jax.study.store import Store
 
 FILE, CSV = "ablations.json", "ablation.csv"
 COLUMNS = (

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sparse_jax.errors import UserError
-from sparse_jax.study.store import write_atomic
+from sparse_jax.study.files import write_atomic
 
 
 def new_path(path: str, what: str, *, folder: bool) -> Path:

@@ -21,7 +21,7 @@ from sparse_jax.analysis.topology import (
     describe_network,
 )
 from sparse_jax.errors import UserError
-from sparse_jax.study.store import write_atomic
+from sparse_jax.study.files import write_atomic
 from sparse_jax.study.summary import make_console
 from sparse_jax.study.topologies import NO_MASKS, Found, Runs, find
 from sparse_jax.topology.graph import Agreement, Masks

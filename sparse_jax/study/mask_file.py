@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.errors import UserError
+from sparse_jax.study.files import write_atomic
 from sparse_jax.study.matrix_market import holds_matrices, read_matrices
-from sparse_jax.study.store import MASKS, write_atomic
+from sparse_jax.study.store import MASKS
 
 BITS, INPUTS, OUTPUTS, SHAPE = "bits:", "inputs:", "outputs:", "shape:"
 REMEDY = "name a masks.npz of a run, an .npz of one bool array a layer, or a folder of LAYER.mtx"
