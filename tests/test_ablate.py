@@ -102,6 +102,7 @@ def test_masked_and_sparse_networks_are_cut_alike(world):
     assert both[0] == both[1]
 
 
+@pytest.mark.slow
 def test_more_orders_and_more_seeds_leave_what_is_there(world):
     assert ablate("study", *FEW, cwd=world).returncode == 0
     before = table(world / "study")
@@ -115,6 +116,7 @@ def test_more_orders_and_more_seeds_leave_what_is_there(world):
     assert {name for run_id, name in new if "seed1" in run_id} == {"smallest", "largest", "unchanged", "shared_weight"}
 
 
+@pytest.mark.slow
 def test_other_weights_under_a_run_are_examined_anew(world):
     some = sorted((world / "study" / "runs").iterdir())[0]
     assert ablate(str(some), *FEW, cwd=world).returncode == 0
@@ -129,6 +131,7 @@ def test_other_weights_under_a_run_are_examined_anew(world):
     assert len(table(world / "study")) == 3 + 3 + 1 + 6
 
 
+@pytest.mark.slow
 def test_leaving_one_out_has_correlations_and_only_small_networks(world):
     done = ablate("study", "--order=leave_one_out", "--edit=none", "--layers=output", "--fractions=0,1", cwd=world)
     assert done.returncode == 0, done.stderr
@@ -149,6 +152,7 @@ def test_leaving_one_out_has_correlations_and_only_small_networks(world):
     assert {row["name"] for row in table(world / "wide")} == {"smallest"}
 
 
+@pytest.mark.slow
 def test_retraining_and_parts(world):
     args = ("study", "--order=smallest", "--edit=none", "--fractions=0,0.9", "--retrain_steps=0,30")
     assert ablate(*args, "--part=validation", "--scope=global", "--which=best", cwd=world).returncode == 0
@@ -223,6 +227,7 @@ def test_scores_look_at_a_sample_of_the_training_part_and_other_parts_stay(made)
     assert (cohort.data.y[train:] == own.parts.y[train:]).all()
 
 
+@pytest.mark.slow
 def test_the_best_network_and_other_parts_score_what_the_results_say(world):
     """Where the best network is not the last one: of a long training at a high rate."""
     study = (*NETWORK[:5], "--epochs=8", "--learning_rate=0.4", "--method=set", "--num_seeds=4", "--workdir=wild")
@@ -241,6 +246,7 @@ def test_the_best_network_and_other_parts_score_what_the_results_say(world):
     assert any(row["test_accuracy"] != row["test_accuracy_at_best_val"] for row in results.values())
 
 
+@pytest.mark.slow
 def test_a_network_is_admitted_with_its_rates_and_without_weights_off_its_masks(world):
     study = (*NETWORK, "--method=top_kast", "--weight_decay=0.01", "--workdir=kast", "--init_fan=active")
     assert run(*study, cwd=world).returncode == 0
@@ -280,6 +286,7 @@ def test_what_tells_experiments_apart():
     assert [name_of(one.settings(turned)) for one in check(turned)] == names[0]
 
 
+@pytest.mark.slow
 def test_the_report_of_experiments_that_overlap(world):
     """The same order with other fractions, the same edit with another rate: two ways, not two seeds."""
     some = next(iter(find_all(str(world / "study")))).path
@@ -297,6 +304,7 @@ def test_the_report_of_experiments_that_overlap(world):
     assert any(float(row["area"]) == pytest.approx(float(one["area"])) for row in areas)
 
 
+@pytest.mark.slow
 def test_asked_for_what_cannot_be_done_is_an_error_though_other_things_are_known(world):
     assert ablate("sparse", *FEW, cwd=world).returncode == 0
     shutil.rmtree(world / "sparse" / "checkpoints")
@@ -304,6 +312,7 @@ def test_asked_for_what_cannot_be_done_is_an_error_though_other_things_are_known
     assert ablate("sparse", *FEW, cwd=world).returncode == 0
 
 
+@pytest.mark.slow
 def test_networks_of_other_shapes_go_along_and_those_whose_data_are_gone_are_named(world):
     rng = np.random.default_rng(0)
     arrays = {f"x_{part}": rng.normal(size=(40, 5)).astype(np.float32) for part in ("train", "test")}

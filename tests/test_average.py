@@ -132,6 +132,7 @@ def test_training_does_not_look_at_the_average():
     equal(average, apply_masks(average, ends[1].topology.masks))
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_averaged_with_the_weights():
     config = make_config("set", model="vgg11", ema=0.75)
     fns, hyper, data = compiled(config), make_hyper(config), make_data("vgg11")

@@ -26,6 +26,7 @@ def test_slots_are_halved_where_that_saves_enough(monkeypatch):
     assert fitting({"a": 130, "b": 9}, slots, {"a": 250, "b": 9}) == {"a": 250, "b": 9}
 
 
+@pytest.mark.slow
 def test_starts_are_no_slots():
     """A layer with as many inputs and outputs, less one, as slots."""
     config = make_config("gmp", execution="sparse")
@@ -49,6 +50,7 @@ def network(params, model_state, lane):
     return dense, {layer: leaf for layer, leaf in params.items() if f"{layer}/kernel" not in dense}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gmp", pytest.param("accset_level", marks=pytest.mark.slow)])
 def test_a_run_goes_on_the_same_in_fewer_slots(method, monkeypatch):
     monkeypatch.setattr(compaction, "LEAST_SAVED", 1)

@@ -49,6 +49,7 @@ def test_the_nearest_to_a_sparsity_says_what_it_is(tmp_path, family, density):
     assert f"density {kept:.4g}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_convolution_has_whole_taps_and_a_flattened_layer_the_same_graph_everywhere(tmp_path):
     command = (*NETWORK, "--model=lenet5_alford", "--dense_layers=conv_0|output", "--initial_topology=radix")
     done = run(*command, "--radix=2:5", "--workdir=w", cwd=tmp_path)
@@ -93,6 +94,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, case):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_a_study_with_constructed_masks_goes_on(tmp_path):
     command = (*MLP, "--radix=3:4", "--workdir=w")
     assert run(*command, cwd=tmp_path).returncode == 0

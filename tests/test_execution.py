@@ -282,6 +282,7 @@ def update_of(config, hyper, state=None):
     return fns[2](jax.tree.map(jnp.copy, state), hyper, data), state
 
 
+@pytest.mark.slow
 def test_layers_and_updates_draw_by_themselves():
     config = make_config("set", execution="sparse", hidden_sizes=(10, 10, 10))
     hyper = make_hyper(config)
@@ -293,6 +294,7 @@ def test_layers_and_updates_draw_by_themselves():
     assert not np.array_equal(one.outputs, other.outputs)
 
 
+@pytest.mark.slow
 def test_accset_remembers_its_best_accuracy():
     config = make_config("accset", execution="sparse")
     hyper = make_hyper(config)
@@ -345,6 +347,7 @@ def test_a_run_begins_with_the_connections_that_it_should(method):
         }
 
 
+@pytest.mark.slow
 def test_mest_grows_beyond_the_connections_of_a_file(tmp_path):
     """By as many as under masked execution."""
     command = (*SMALL, "--method=static", "--sparsity=0.9", "--epochs=1", "--workdir=first")

@@ -274,6 +274,7 @@ def test_rigl_takes_what_its_paper_says():
     assert share_of_dense(total, cost.dense, 101) == 312 / 3030
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

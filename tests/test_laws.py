@@ -39,7 +39,11 @@ REST |= {("set", activation, model, "masked") for activation in ACTIVATIONS for 
 REST |= {(method, "relu", model, "masked") for method in METHODS for model in MODELS}
 REST |= {(method, "relu", model, "sparse") for method in SPARSE_METHODS for model in MODELS}
 EVERY = [*sorted(FAST), *(pytest.param(*case, marks=pytest.mark.slow) for case in sorted(REST - FAST))]
-EVOLVING = [case for case in sorted(FAST) if {"interval", "levels"} & RECIPES[case[0]].keys()]
+EVOLVING = [
+    pytest.param(*case, marks=[] if case[2] == "mlp" else [pytest.mark.slow])
+    for case in sorted(FAST)
+    if {"interval", "levels"} & RECIPES[case[0]].keys()
+]
 
 
 def equal(a, b):

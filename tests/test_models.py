@@ -27,6 +27,7 @@ from tests import tiny
 from tests.tiny import LAYERS
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+BY_COST = [pytest.param(name, marks=[pytest.mark.slow] * (name == "efficientnet_b0")) for name in MODELS]
 FLAT = ("mlp", "skip_mlp", "lenet_300_100", "lstm", "gru")  # that take more than images
 
 
@@ -182,7 +183,7 @@ def test_inputs_that_a_model_does_not_take_are_refused(name, settings, shape, me
 # --- the seams -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_COST)
 def test_networks_that_synflow_takes_are_homogeneous_and_no_others(name):
     shape, config = small(name)
     model = build(config, 5, lambda i: lambda x: x)
@@ -205,7 +206,7 @@ def test_a_recipe_names_what_its_model_uses():
                 assert next(kernels) != next(kernels)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_COST)
 def test_arithmetic_in_half_precision_keeps_parameters_and_nears_the_full(name):
     shape, config = small(name)
     x = jax.random.normal(jax.random.key(0), (4, *shape))
@@ -265,7 +266,7 @@ def test_dropout_is_for_training_and_between_the_layers():
     assert 0.25 < (dropped == 0).mean() < 0.35
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_COST)
 def test_dropout_goes_by_its_key_in_training_and_needs_none_in_evaluation(name):
     shape, config = small(name, dropout=0.5, activation=("linear",))
     model = build(config, 5)

@@ -62,6 +62,7 @@ def test_a_threshold_in_deviations_is_by_layer(world):
         np.testing.assert_array_equal(mask, np.abs(kernels[layer]) > 1.5 * np.std(kernels[layer]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_sparsity_keeps_the_largest(world, scope):
     masks, kernels = pruned(world, "dense", f"{scope}/", "--sparsity=0.75", f"--scope={scope}", "--dense_layers=output")
@@ -73,6 +74,7 @@ def test_a_sparsity_keeps_the_largest(world, scope):
         assert sizes[kept].min() > sizes[~kept].max()
 
 
+@pytest.mark.slow
 def test_a_sparse_run_loses_more_of_its_connections(world):
     masks, kernels = pruned(world, "static", "sparser.npz", "--sparsity=0.9")
     for layer, mask in masks.items():
@@ -80,6 +82,7 @@ def test_a_sparse_run_loses_more_of_its_connections(world):
         assert mask.sum() < (kernels[layer] != 0).sum()
 
 
+@pytest.mark.slow
 def test_what_was_pruned_is_trained(world):
     assert prune(world, path_of(world, "dense"), "first.npz", "--threshold=0.1").returncode == 0
     settings = (*SETTINGS, "--method=static", "--initial_topology=file:first.npz", "--workdir=again")

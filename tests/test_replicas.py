@@ -56,6 +56,7 @@ def test_two_devices_that_share_batches_find_what_one_finds(method):
     same(make_config(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {"method": "rigl", "execution": "sparse"},  # gradients of absent connections, too
     pytest.param({"augmentation": "dubowski", "label_smoothing": 0.2, "ema": 0.75}, marks=pytest.mark.slow),
@@ -126,6 +127,7 @@ def test_a_replica_that_differs_is_found():
 # --- studies ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_on_devices_that_share_batches(tmp_path):
     """Masks and results but for the last bits; resumed only as it was begun."""
     command = (*SMALL, "--num_seeds=2", "--method=rigl", "--interval=7", "--sparsity=0.8")

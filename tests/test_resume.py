@@ -118,6 +118,7 @@ def test_a_finished_study_is_not_trained_again(reference, tmp_path):
     assert (tmp_path / "study" / "results.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 @masked_only
 def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
     assert run(*reference.command, cwd=tmp_path).returncode == 0
@@ -128,6 +129,7 @@ def test_a_lost_result_is_restored_from_the_checkpoint(reference, tmp_path):
     assert outcome(tmp_path / "study") == reference.outcome
 
 
+@pytest.mark.slow
 @masked_only
 def test_a_killed_study_goes_on_as_a_part_of_a_larger_one(reference, tmp_path):
     process = start(*reference.command, cwd=tmp_path)
@@ -141,6 +143,7 @@ def test_a_killed_study_goes_on_as_a_part_of_a_larger_one(reference, tmp_path):
     assert len(table) == 2 * len(reference.outcome[0])
 
 
+@pytest.mark.slow
 @masked_only
 def test_a_study_goes_on_with_other_devices(reference, tmp_path):
     process = start(*reference.command, "--num_seeds=1", cwd=tmp_path)
@@ -156,6 +159,7 @@ def test_a_study_goes_on_with_other_devices(reference, tmp_path):
     assert outcome(tmp_path / "study") == reference.outcome
 
 
+@pytest.mark.slow
 @masked_only
 def test_the_metrics_of_finished_runs_survive_the_training_of_others(reference, tmp_path):
     assert run(*reference.command, cwd=tmp_path).returncode == 0

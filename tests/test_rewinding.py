@@ -141,6 +141,7 @@ DECAYS = {"lr_decay_at": (0.5, 0.75), "lr_decay_factor": 0.1}
 CLOCKS = [("lottery_ticket", BACK_TO, FIRST, "cosine"), ("lr_rewinding", BACK_TO, FIRST, "step")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "back_to", "first", "schedule"), CLOCKS)
 def test_the_clock_of_the_learning_rate_is_set_back_at_every_pruning(method, back_to, first, schedule):
     """With plain gradient descent a step is −η d, d the gradient and the decay: η is how far it goes along d."""

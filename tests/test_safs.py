@@ -229,6 +229,7 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(after, finished, tmp
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_line_and_what_follows_it_changes_nothing(finished, tmp_path, monkeypatch):
     """Once after each of the first writings of lines, before anything is told or accepted."""
     expected, add = outcome(finished[0]), Records.add
@@ -273,6 +274,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, tmp_path,
     assert outcome(tmp_path) == outcome(finished[0])
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_other_devices(finished, tmp_path, monkeypatch):
     """In the middle of the dense networks, and in that of a later stage."""
     assert search(plan_of(tmp_path), Asking(1)) == 75
@@ -283,6 +285,7 @@ def test_a_search_goes_on_with_other_devices(finished, tmp_path, monkeypatch):
     assert outcome(tmp_path) == outcome(finished[0])
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_training_is_passed_over(tmp_path):
     short = {"steps": 0, "trials": 0}
     assert search(plan_of(tmp_path / "w", **short), Asking(1)) == 75
@@ -310,6 +313,7 @@ def test_a_line_of_another_storage_is_not_taken_for_a_trial(finished, tmp_path):
     assert len(read_lines(workdir / "candidates.jsonl")) == len(lines) + 4
 
 
+@pytest.mark.slow
 def test_more_seeds_and_another_sparsity_join_the_table(finished, tmp_path):
     expected = outcome(finished[0])[0]
     assert search(plan_of(tmp_path, seeds=1)) == 0
@@ -326,11 +330,8 @@ def test_more_seeds_and_another_sparsity_join_the_table(finished, tmp_path):
     assert result["seconds"]["start"] == pytest.approx(sum(own["dense"]["seconds"] for own in networks), abs=0.02)
 
 
-QUICK = ("rigl", "gmp")
-
-
 @pytest.mark.parametrize("method", [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    pytest.param(name, marks=() if name == "rigl" else pytest.mark.slow)
     for name in METHODS if name not in ("dense", "static")
 ])  # fmt: skip
 def test_a_search_starts_from_the_network_of_any_method(method, tmp_path):
@@ -360,9 +361,8 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [
-    name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("model", OTHERS)
 def test_a_search_is_for_any_model(model, tmp_path):
     changes = {"learning_rate": 0.01, "epochs": 1} | OTHERS[model] | {"model": model}
     defaults = {"hidden_sizes": "auto"} | changes
@@ -374,6 +374,7 @@ def test_a_search_is_for_any_model(model, tmp_path):
     assert all(trained) if model == "lstm" else any(trained)  # what comes after a dead layer learns, what is before not
 
 
+@pytest.mark.slow
 def test_lanes_of_a_vmap_find_what_mapped_networks_find(finished, tmp_path, monkeypatch):
     """The first candidates, but for the examples that the last bits of a sum decide about."""
     monkeypatch.setattr(safs_run, "set_up", devices(2, "vmap", 4))
@@ -386,6 +387,7 @@ def test_lanes_of_a_vmap_find_what_mapped_networks_find(finished, tmp_path, monk
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_radix_net_keeps_its_topology(tmp_path):
     changes = {"initial_topology": "radix", "hidden_sizes": (32, 16)}
     plan = plan_of(tmp_path, seeds=1, steps=0, trials=0, candidate_epochs=1, networks=changes)
@@ -429,6 +431,7 @@ def test_a_start_that_diverged_is_told(tmp_path):
         search(plan)
 
 
+@pytest.mark.slow
 def test_hyperband_ends_trials_early_also_where_it_is_interrupted(tmp_path):
     changes = {"seeds": 1, "steps": 0, "trials": 12, "abreast": 6, "pruner": "hyperband", "candidate_epochs": 9}
     assert search(plan_of(tmp_path / "w", **changes)) == 0
@@ -443,6 +446,7 @@ def test_hyperband_ends_trials_early_also_where_it_is_interrupted(tmp_path):
     assert all((line["epochs"] < 9) == line["stopped"] for line in lines if not line["diverged"])
 
 
+@pytest.mark.slow
 def test_machines_that_share_a_storage_share_its_trials(finished, tmp_path):
     """The second has nothing left to try, and comes to the same networks."""
     url = f"sqlite:///{tmp_path}/trials.db"
@@ -482,6 +486,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_program_survives_its_signals(tmp_path):
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
         process = program.start(*SMALL, cwd=tmp_path, program="search.py")

@@ -304,6 +304,7 @@ def used(masks):
     return [int(mask.sum()) for mask in effective_masks([np.asarray(masks[name]) for name in names_of(LENET)])]
 
 
+@pytest.mark.slow
 def test_synflow_keeps_every_layer_where_one_ranking_loses_one():
     """266 of the 266,200 connections of LeNet-300-100: 99.9 % sparse."""
     total, params = 266, initial(LENET, LENET_SEEDS)

@@ -270,6 +270,7 @@ def study(tmp_path_factory):
         return ended, folder / "w", list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_dead_are_those_of_the_network_that_was_saved(study):
     """Everything again in NumPy, from the checkpoint."""
     _, workdir, table = study
@@ -302,6 +303,7 @@ def test_spikes_are_those_of_the_metrics(study):
         assert int(row["loss_spikes"]) == loss_spikes([json.loads(line)["train_loss"] for line in lines], 10)
 
 
+@pytest.mark.slow
 def test_spikes_are_counted_in_metrics_that_are_whole(study, tmp_path):
     """Of results that are written again: one whose loss rose, and one that has lost a line."""
     shutil.copytree(study[1], tmp_path / "w")

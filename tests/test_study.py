@@ -144,6 +144,7 @@ def test_without_a_validation_part_there_is_no_validation(tmp_path):
     assert float(row["test_accuracy"]) > 0
 
 
+@pytest.mark.slow
 def test_vmap_trains_as_well(tmp_path):
     lanes = "--layout=vmap", "--lane_width=2", "--cpu_devices=1"
     ended = run(*SMALL, *lanes, "--sparsity=0.5", "--num_seeds=3", "--workdir=w", cwd=tmp_path)
@@ -268,6 +269,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
     assert "p[red].npz" in ended.stdout
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_average_where_there_is_one(tmp_path):
     """The last report is of the last step, and so are the results; the digest is of what they are of."""
     ended = run(*SMALL, "--method=set", "--ema=0,0.98", "--workdir=w", cwd=tmp_path)

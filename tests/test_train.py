@@ -267,7 +267,8 @@ def test_relu_logits_are_what_the_loss_and_the_evaluation_see():
     equal(stuck.params, dead)
 
 
-@pytest.mark.parametrize("model", ["resnet18", pytest.param("vgg16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet18", "vgg16"])
 def test_a_convolutional_network_is_saved_and_continued_with_its_batch_statistics(model, tmp_path):
     config = make_config("set", model=model)
     fns, data, hyper = compiled(config), make_data(model), make_hyper(config)
@@ -289,6 +290,7 @@ def test_a_convolutional_network_is_saved_and_continued_with_its_batch_statistic
         assert (statistics != before).any()
 
 
+@pytest.mark.slow
 def test_every_run_of_a_cohort_has_batch_statistics_of_its_own():
     config = make_config("set", model="vgg11")
     mesh = make_mesh(jax.devices()[:1])
@@ -313,6 +315,7 @@ def test_first_masks_do_not_depend_on_the_precision_of_training(first):
     equal(*masks)
 
 
+@pytest.mark.slow
 def test_synflow_ranks_what_lies_beside_shortcuts_however_deep(monkeypatch):
     """The flow through WRN-40-2 is some 10⁴⁰: without the level of its input and output no score is finite."""
     monkeypatch.setattr(scores, "SYNFLOW_ROUNDS", 2)

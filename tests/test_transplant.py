@@ -102,6 +102,7 @@ def test_original_weights_are_those_that_the_run_began_with(world, seed):
         assert (fresh[name] != original)[masks[name]].all()
 
 
+@pytest.mark.slow
 def test_original_weights_of_another_seed(world, tmp_path):
     """A lottery ticket trains with its own seed from the weights of another."""
     source = the_run(world / "lent", method="dense", seed="0")
@@ -151,6 +152,7 @@ def test_trained_weights_go_on_in_both_executions(world):
         assert results[0]["train_loss"] < result_of(lender)["train_loss"]
 
 
+@pytest.mark.slow
 def test_a_sparsely_executed_run_lends_its_weights_as_well(world):
     """Its trained weights, transplanted without training, score the same."""
     source = the_run(world / "both", execution="sparse", seed="0")
@@ -246,6 +248,7 @@ def test_a_pattern_that_became_ambiguous_leads_where_it_led(tmp_path):
     assert sources.locate(name, "file:", None, {name: {"path": "there"}}) == sources.Found(name, "there")
 
 
+@pytest.mark.slow
 def test_a_pattern_that_names_other_weights_from_elsewhere_is_refused(world, tmp_path):
     """The same command in two folders, whose runs of the same names differ: the workdir knows what it began with."""
     for name, seed in (("a", "0"), ("b", "5")):
@@ -273,6 +276,7 @@ def test_an_interrupted_run_of_no_epochs_ends_as_it_would_have(world, tmp_path):
     assert rows(tmp_path / "pruned") == before
 
 
+@pytest.mark.slow
 def test_a_dense_run_beside_transplants_begins_as_any_dense_run(world):
     settings = (*NETWORK, "--method=dense,static", f"--initial_topology={LENT}", "--sparsity=0.8", "--workdir=dense")
     done = run(*settings, "--epochs=0", cwd=world)
@@ -297,6 +301,7 @@ def test_the_weights_of_a_sparse_run_are_not_ranked_beyond_its_connections(world
     assert "has fewer connections in" in done.stderr
 
 
+@pytest.mark.slow
 def test_longer_runs_do_not_continue_those_of_no_epochs(world, tmp_path):
     settings = (*NETWORK, "--method=dense", "--lr_schedule=constant", "--workdir=w")
     assert run(*settings, "--epochs=0", "--num_seeds=1", cwd=tmp_path).returncode == 0

@@ -377,6 +377,7 @@ def course(config, devices=1, layout="map", generations=5):
     return states, reports
 
 
+@pytest.mark.slow
 def test_the_course_does_not_depend_on_the_devices():
     equal(course(SMALL, 4), course(SMALL))
 
@@ -395,6 +396,7 @@ def test_every_generation_draws_anew():
     assert (first[0].genomes.enabled != later[0].genomes.enabled).any()
 
 
+@pytest.mark.slow
 def test_in_lanes_it_is_the_same_but_for_rounding():
     mapped, lanes = (course(SMALL, 4, layout)[1][0] for layout in ("map", "vmap"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), mapped, lanes)
@@ -613,6 +615,7 @@ ASKED = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_program_survives_its_signals_and_its_network_is_a_plan_of_train(tmp_path):
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
         process = program(tmp_path, *ASKED)

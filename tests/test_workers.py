@@ -52,6 +52,7 @@ def kill_one_of_two(reference, folder, kills, seed):
         shutil.rmtree(here)
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_which_is_killed(reference, tmp_path):
     kill_one_of_two(reference, tmp_path, kills=2, seed=0)
 
@@ -61,6 +62,7 @@ def test_two_workers_one_of_which_is_killed_ten_times(reference, tmp_path):
     kill_one_of_two(reference, tmp_path, kills=10, seed=1)
 
 
+@pytest.mark.slow
 def test_a_worker_without_anything_to_claim_ends_with_one_line(reference, tmp_path):
     assert run(*STUDY, cwd=tmp_path).returncode == 0
     store = open_store(tmp_path / "study")
@@ -77,6 +79,7 @@ def test_a_worker_without_anything_to_claim_ends_with_one_line(reference, tmp_pa
     assert outcome(store.root) == reference[0]
 
 
+@pytest.mark.slow
 def test_shares_without_takeover_together_are_the_study(reference, tmp_path):
     for index in (1, 2, 3):
         ended = run(*STUDY, f"--shard={index}/3", "--notakeover", cwd=tmp_path)
@@ -140,7 +143,8 @@ def test_more_seeds_and_values_train_only_what_is_missing(tmp_path):
     assert len(rows(tmp_path / "study")) == 9
 
 
-@pytest.mark.parametrize("execution", ["masked", pytest.param("sparse", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("execution", ["masked", "sparse"])
 def test_more_epochs_continue_bit_for_bit(tmp_path, execution):
     """The update that was not made at the last step of the shorter run is made now."""
     methods = "--method=" + ("set,rigl,dense" if execution == "masked" else "accset")
@@ -159,6 +163,7 @@ def test_more_epochs_continue_bit_for_bit(tmp_path, execution):
     assert {name: metrics[name] for name in expected_metrics} == expected_metrics
 
 
+@pytest.mark.slow
 def test_a_longer_run_begins_at_the_end_of_the_shorter_one(tmp_path, monkeypatch):
     axes = {"lr_schedule": ["constant"], "train_size": [200], "hidden_sizes": [(9,)], "batch_size": [20]}
     done = InProcess(tmp_path, monkeypatch, epochs=[2], **axes)
@@ -189,6 +194,7 @@ def test_what_goes_by_the_whole_training_is_named(settings, expected):
     assert course(study_of(**settings).runs[0].config) == expected
 
 
+@pytest.mark.slow
 def test_a_study_of_more_epochs_says_why_it_begins_anew(tmp_path):
     command = (*SMALL, "--hidden_sizes=12", "--sparsity=0.5", "--workdir=w")
     assert run(*command, "--epochs=1", cwd=tmp_path).returncode == 0
@@ -246,6 +252,7 @@ def stopped(done, study, monkeypatch, chunks):
         return resumed(done, study, interrupt=asked)
 
 
+@pytest.mark.slow
 def test_groups_that_overlap_train_no_run_twice(tmp_path, monkeypatch):
     """Of four seeds, then of two of them, both stopped; then of four again, and longer."""
     four, two = study_of(num_seeds=4, epochs=[2], **TINY), study_of(num_seeds=2, epochs=[2], **TINY)
