@@ -6,7 +6,6 @@ to, byte for byte but for times.
 
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sparse_jax.study.locks import awaited
 from tests.program import ROOT, SMALL, outcome, rows, run, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -34,13 +34,20 @@ class Reference(NamedTuple):
     seconds: float  # with warm caches
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference")
-    assert run(*STUDY, "--workdir=cold", cwd=folder).returncode == 0
-    begin = time.monotonic()
-    assert run(*STUDY, cwd=folder).returncode == 0
-    return Reference(outcome(folder / "study"), time.monotonic() - begin)
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, worker_id):
+    """Trained once for all workers of pytest-xdist: the first trains it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "reference"
+    folder.mkdir(exist_ok=True)
+    measured = folder / "seconds"
+    with awaited(folder / "lock"):
+        if not measured.exists():
+            assert run(*STUDY, "--workdir=cold", cwd=folder).returncode == 0
+            begin = time.monotonic()
+            assert run(*STUDY, cwd=folder).returncode == 0
+            measured.write_text(str(time.monotonic() - begin))
+    return Reference(outcome(folder / "study"), float(measured.read_text()))
 
 
 def goes_on(folder, reference):
@@ -127,12 +134,11 @@ def test_the_newest_checkpoint_is_damaged(reference, tmp_path, damage):
 
 def limited(*arguments, cwd, size):
     """The program where no file may be larger than so many bytes, as on a disk that is full."""
-    command = [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+    limit = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+    limit += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", limit, str(ROOT / "launch" / "train.py"), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("size", [100, 3_000, 8_000])
