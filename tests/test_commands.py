@@ -64,6 +64,12 @@ def test_commands_are_found():
     assert {path.stem for path in FLAGFILES} - named == {"quickstart"}
 
 
+def test_files_that_commands_name_are_there():
+    named = {name for command in COMMANDS for name in re.findall(r"(?:configs|launch)/[\w/]+\.\w+", command)}
+    assert {"configs/published/alford_2018.csv", "configs/tutorials/own_convnet.py", "launch/report.py"} <= named
+    assert not [name for name in named if not (ROOT / name).is_file()]
+
+
 @pytest.mark.parametrize("command", [case(command) for command in TESTED])
 def test_a_command_is_understood(command, tmp_path):
     for name in ("launch", "configs"):

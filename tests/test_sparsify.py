@@ -315,7 +315,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[str(wrong) for wrong, _ in WRONG])
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_what_cannot_be_is_refused(wrong, message):
     params = {name: {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)} for name in ("a", "b")}
     with pytest.raises(UserError, match=message):

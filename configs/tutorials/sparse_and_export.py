@@ -42,9 +42,11 @@ def by_scipy(folder: Path, layers: list[str], images: np.ndarray) -> np.ndarray:
 
 def main(folder: str = "results/tutorial_export") -> float:
     """Train, export, and compute the same logits twice without this project; returns the accuracy on the test part."""
-    workdir, exported = Path(folder) / "study", Path(folder) / "exported"
+    workdir = Path(folder) / "study"
     launch("train.py", *STUDY, f"--workdir={workdir}")
-    run = next((workdir / "runs").iterdir())
+    run = max((workdir / "runs").iterdir(), key=lambda run: (run / "result.json").stat().st_mtime)
+    exported = Path(folder) / "exported" / run.name
+    exported.parent.mkdir(exist_ok=True)
     if not exported.exists():
         launch("evaluate.py", f"--run={run}", f"--export={exported}")
 
