@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from sparse_jax.training.checkpoint import Checkpoints, digest
+from sparse_jax.training.cohort import make_mesh, on_host, place
 
 FLOATS = np.array([0.0, -0.0, np.nan, np.inf, 1e-45, 0.1], np.float32)
 
@@ -308,6 +309,7 @@ import jax
 import numpy
 from jax.sharding import NamedSharding, PartitionSpec
 from sparse_jax.training.checkpoint import Checkpoints, digest
+from sparse_jax.training.cohort import make_mesh, on_host, place
 
 absl.logging.set_verbosity(absl.logging.INFO)
 mesh = jax.make_mesh((2,), ("runs",))
@@ -341,3 +343,13 @@ def test_sharding_without_devices_is_the_callers_error(saved):
     sharding = jax.sharding.NamedSharding(jax.sharding.AbstractMesh((1,), ("runs",)), jax.P("runs"))
     with Checkpoints(saved, keep=2) as checkpoints, pytest.raises(ValueError, match="no devices"):
         checkpoints.restore({"w": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)})
+
+
+@pytest.mark.parametrize("lanes", [slice(3), np.array([3, 0])])
+def test_lanes_are_taken_out_without_the_devices_talking_to_each_other(lanes):
+    state = {"key": jax.random.split(jax.random.key(0), 4), "w": np.arange(8.0, dtype=np.float32).reshape(4, 2)}
+    taken = on_host(place(state, 4, make_mesh(jax.devices()[:2])), lanes)
+    assert isinstance(taken["w"], np.ndarray)
+    np.testing.assert_array_equal(taken["w"], state["w"][lanes])
+    np.testing.assert_array_equal(jax.random.key_data(taken["key"]), jax.random.key_data(state["key"])[lanes])
+    assert len(taken["key"].devices()) == 1

@@ -17,7 +17,7 @@ from sparse_jax.data.batches import Data
 from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.train_group import Pace
 from sparse_jax.training.checkpoint import Checkpoints, digest
-from sparse_jax.training.cohort import abstract_state, make_cohort, over_runs, place, replicate, stack
+from sparse_jax.training.cohort import abstract_state, make_cohort, on_host, over_runs, place, replicate, stack
 from sparse_jax.training.hardware import Hardware
 from sparse_jax.training.parts import Choices
 from sparse_jax.training.problem import Problem
@@ -247,7 +247,7 @@ class _Saver:
         stops = self.watch.interrupt.asked
         if stops or time.monotonic() - self.saved >= self.watch.checkpoint_seconds:
             with Checkpoints(self.watch.checkpoints, keep=1) as checkpoints:
-                networks = {"state": _of_lanes(course.state, at), "lanes": _of_lanes(course.lanes, at)}
+                networks = {"state": on_host(course.state, at), "lanes": _of_lanes(course.lanes, at)}
                 checkpoints.save(course.step, networks, self.meta)
             self.saved = time.monotonic()
         if stops:

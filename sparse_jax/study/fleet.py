@@ -15,7 +15,7 @@ import numpy as np
 from sparse_jax.sparse.links import Links
 from sparse_jax.topology.masks import Masks
 from sparse_jax.topology.rule import Topology
-from sparse_jax.training.cohort import RUN, abstract_state, place, without_padding
+from sparse_jax.training.cohort import RUN, abstract_state, on_host, place
 from sparse_jax.training.compaction import capacities, compacted
 from sparse_jax.training.feed import Feed, score_part
 from sparse_jax.training.hosts import Hosts
@@ -143,7 +143,7 @@ class Fleet:
     def saved(self) -> RunState:
         """The state for a checkpoint, without padding."""
         self._hosts.announce("saved")
-        return without_padding(self._hosts.fetch(self._state) if self._hosts.several else self._state, self.runs)
+        return on_host(self._hosts.fetch(self._state) if self._hosts.several else self._state, slice(self.runs))
 
     def _compare_replicas(self) -> None:
         """Raises RuntimeError if devices that share a batch differ in their network."""

@@ -75,16 +75,24 @@ def make_cohort(fns: TrainFns, layout: str, mesh: jax.sharding.Mesh) -> TrainFns
 
 
 def abstract_state(cohort: TrainFns, hyper: HyperParams, data: Data, runs: int) -> Any:
-    """Shapes and dtypes of `without_padding(cohort.init(hyper, data), runs)`, without computing it."""
+    """Shapes and dtypes of the first `runs` of `cohort.init(hyper, data)`, without computing it."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype),
         jax.eval_shape(cohort.init, hyper, data),
     )
 
 
-def without_padding(tree: Any, runs: int) -> Any:
-    """The first `runs` runs: what a checkpoint holds, whatever the devices."""
-    return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == runs else leaf[:runs], tree)
+def on_host(tree: Any, lanes: slice | np.ndarray) -> Any:
+    """The runs in those lanes, on the host: what a checkpoint holds, whatever the devices.
+
+    Taken out on the devices every leaf would be a collective. Of many at once on few cores one device was seen not to
+    come to its own within the 40 s after which XLA ends the process.
+    """
+
+    def of(leaf):
+        return jax.random.wrap_key_data(of(jax.random.key_data(leaf))) if is_key(leaf) else np.asarray(leaf)[lanes]
+
+    return jax.tree.map(of, tree)
 
 
 def padded(tree: Any, width: int) -> Any:
