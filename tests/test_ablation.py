@@ -46,8 +46,8 @@ TEST = sum(SIZES[:2]), sum(SIZES)
 ROWS = tuple(jnp.int32(row) for row in TEST)
 EXAMPLES = jnp.int32(20)
 FRACTIONS = (0.0, 0.5, 1.0)
-SOME_MODELS = ("mlp", "lenet5", "lstm", "transformer",
-               *(pytest.param(model, marks=pytest.mark.slow) for model in ("resnet18", "efficientnet_b0")))  # fmt: skip
+LARGE = ("lstm", "transformer", "resnet18", "efficientnet_b0")
+SOME_MODELS = ("mlp", "lenet5", *(pytest.param(model, marks=pytest.mark.slow) for model in LARGE))
 
 
 def make_subject(model="mlp", activation=None, seed=0, sparsity=0.6, **changes):

@@ -46,7 +46,10 @@ def test_without_an_average_there_is_none():
     assert averaged_update(None, layer([1.0], [1.0]).params, {}) is None
 
 
-@pytest.mark.parametrize("method", ["set", "rigl", "granet", "top_kast", "lottery_ticket", "lr_rewinding"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("rigl", "granet", "lottery_ticket", "lr_rewinding")]
+
+
+@pytest.mark.parametrize("method", ["set", "top_kast", *SLOW])
 def test_the_average_of_a_run_follows_its_weights(method):
     """Recomputed from the weights and masks of every step; RigL's updates, which take no step, leave it alone."""
     config = make_config(method, ema=0.75)

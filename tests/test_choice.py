@@ -146,9 +146,9 @@ def searched():
 CASES = [
     (("relu", "acon"), "sgd", "constant"),
     (("symlog", "relu"), "momentum", "cosine"),
-    (("srs", "symlog"), "nesterov", "step"),
+    pytest.param(("srs", "symlog"), "nesterov", "step", marks=pytest.mark.slow),
     (("relu", "relu"), "adam", "linear"),
-    (("acon", "srs"), "adamw", "step"),
+    pytest.param(("acon", "srs"), "adamw", "step", marks=pytest.mark.slow),
 ]
 
 

@@ -17,7 +17,7 @@ def masks_of(workdir):
     return [load_masks(workdir / "runs" / row["run_id"] / "masks.npz") for row in rows(workdir)]
 
 
-@pytest.mark.parametrize("execution", ["masked", "sparse"])
+@pytest.mark.parametrize("execution", [pytest.param("masked", marks=pytest.mark.slow), "sparse"])
 def test_a_net_of_given_radices_joins_all_pairs_alike(tmp_path, execution):
     """[[3, 4]] has N' = 12, and 64-36-24 are cut from 72-36-24: paths are B_1 = 3 for every pair that is left."""
     done = run(*MLP, "--radix=3:4", f"--execution={execution}", "--num_seeds=2", "--workdir=w", cwd=tmp_path)

@@ -28,7 +28,8 @@ MLPS = (
     "--hidden_sizes=24,12", "--execution=masked,sparse", "--activation=srelu", "--sparsity=0.95", "--ema=0.9",
     "--epochs=3", "--optimizer=adam", "--learning_rate=0.02",
 )  # fmt: skip
-LENET = ("--model=lenet5_alford", "--execution=sparse", "--sparsity=0.98", "--epochs=1", "--validation_fraction=0")
+PLAIN = ("--execution=sparse", "--sparsity=0.98", "--epochs=1", "--validation_fraction=0")
+STUDIES = {"mlps": MLPS, "plain": (*PLAIN, "--hidden_sizes=24,12"), "lenet": (*PLAIN, "--model=lenet5_alford")}
 
 
 def program(cwd, *arguments):
@@ -41,13 +42,17 @@ def environment():
     return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
+def train(root, name):
+    done = run(*SHARED, *STUDIES[name], f"--workdir={name}", cwd=root)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with two workdirs, trained by the program; not to be changed."""
+    """A folder with workdirs, trained by the program; not to be changed."""
     root = tmp_path_factory.mktemp("evaluate")
-    for name, settings in (("mlps", MLPS), ("lenet", LENET)):
-        done = run(*SHARED, *settings, f"--workdir={name}", cwd=root)
-        assert done.returncode == 0, done.stderr
+    for name in ("mlps", "plain"):
+        train(root, name)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 17, (30, 8, 8, 1)).astype(np.uint8)
     y = np.arange(30) % 10
@@ -73,9 +78,15 @@ def files_below(folder):
 
 @pytest.mark.parametrize(
     ("workdir", "execution", "which"),
-    [("mlps", "masked", FINAL), ("mlps", "sparse", BEST), ("mlps", "sparse", FINAL), ("lenet", "sparse", FINAL)],
-)
+    [
+        ("mlps", "masked", FINAL), ("mlps", "sparse", BEST), ("plain", "sparse", FINAL),
+        pytest.param("mlps", "sparse", FINAL, marks=pytest.mark.slow),
+        pytest.param("lenet", "sparse", FINAL, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_the_numbers_are_those_of_the_result(world, tmp_path, workdir, execution, which):
+    if not (world / workdir).exists():
+        train(world, workdir)
     folder = find_run(world, workdir, execution)
     result, before = results(world, workdir)[folder], files_below(world / workdir)
     done = program(world, f"--run={folder}", f"--which={which}", f"--export={tmp_path / 'out'}")
@@ -87,7 +98,7 @@ def test_the_numbers_are_those_of_the_result(world, tmp_path, workdir, execution
         assert scores["validation"]["accuracy"] == result["best_val_accuracy"]
         assert scores["test"]["accuracy"] == result["test_accuracy_at_best_val"]
     else:
-        parts = {"train": "train", "test": "test"} | ({} if workdir == "lenet" else {"validation": "val"})
+        parts = {"train": "train", "test": "test"} | ({"validation": "val"} if workdir == "mlps" else {})
         assert scores.keys() == parts.keys()
         for part, name in parts.items():
             assert scores[part]["accuracy"] == result[f"{name}_accuracy"]
@@ -138,7 +149,7 @@ def test_refused_in_one_line(world, tmp_path):
         (one, f"--export={tmp_path / 'full'}"): ["full is not empty", "new folder"],
         (one, "--dataset=fewer.npz", f"--export={tmp_path / 'new'}"): ["8×8×1 uint8, 5 classes", "10 classes"],
         (one, "--dataset=floats.npz", f"--export={tmp_path / 'new'}"): ["float32", "uint8"],
-        (f"--run={find_run(world, 'lenet')}", "--which=best"): ["no validation part", "--which=final"],
+        (f"--run={find_run(world, 'plain')}", "--which=best"): ["no validation part", "--which=final"],
     }
     for arguments, parts in refused.items():
         done = program(world, *arguments)
@@ -172,7 +183,7 @@ def test_a_run_is_found_by_any_path(world, tmp_path, monkeypatch):
     assert find(".").id == folder.name
 
 
-@pytest.mark.parametrize("method", ["set", "gmp"])
+@pytest.mark.parametrize("method", ["set", pytest.param("gmp", marks=pytest.mark.slow)])
 def test_the_best_network_has_its_own_connections(tmp_path, method):
     """Some have a weight of zero: those that had just grown. Before its last pruning gmp has no best network."""
     command = (*SHARED, f"--method={method}", "--hidden_sizes=24,12", "--sparsity=0.8", "--interval=5", "--epochs=1")

@@ -75,8 +75,8 @@ def check_equal(one, other, exactly):
     ("method", "model", "changes"),
     [
         ("set", "mlp", {}),
-        ("set_magnitude", "mlp", {"optimizer": "adam", "initializer": "he_normal"}),
-        ("set", "lenet5", {}),
+        pytest.param("set_magnitude", "mlp", {"optimizer": "adam", "initializer": "he_normal"}, marks=pytest.mark.slow),
+        pytest.param("set", "lenet5", {}, marks=pytest.mark.slow),
     ],
 )
 def test_both_executions_follow_the_same_trajectory(method, model, changes, monkeypatch):

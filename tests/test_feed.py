@@ -104,8 +104,11 @@ def test_the_rows_of_a_part_are_all_and_each_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "first"), [("set", "snip"), ("rigl", "correlation"), ("accset", "snip"), ("static", "correlation")]
-)
+    ("method", "first"), [
+        ("set", "snip"), ("static", "correlation"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("rigl", "correlation"), ("accset", "snip"))),
+    ],
+)  # fmt: skip
 def test_a_streamed_run_equals_a_resident_one_bit_for_bit(monkeypatch, method, first):
     monkeypatch.setattr("sparse_jax.training.start.CORRELATED_EXAMPLES", 20)  # of 32, and 8 for validation
     monkeypatch.setattr(feeds, "CORRELATED_EXAMPLES", 20)

@@ -204,6 +204,7 @@ def test_what_all_refuse_one_tells(tmp_path):
     assert silent == ""
 
 
+@pytest.mark.slow
 def test_slurm_says_who_takes_part(tmp_path):
     """Its environment simulated: two tasks of a step on this machine."""
     step = {

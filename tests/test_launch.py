@@ -206,6 +206,7 @@ def test_tasks_of_a_step_train_as_one(clone):
     assert len(rows(clone / "w")) == 6
 
 
+@pytest.mark.slow
 def test_workers_of_several_gpus_share_a_study(clone):
     """Of two that have one core each here; then two of which one has nothing to train with."""
     workdir = clone / "w"

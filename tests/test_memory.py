@@ -56,7 +56,7 @@ def test_the_memory_of_a_batch():
     assert bytes_per_batch(one) > 4 * 4 * 50 * 64 * 4  # the first layer's 4 channels at 64 positions, and others
 
 
-@pytest.mark.parametrize(("layout", "lanes"), [("vmap", 4), ("map", 32)])
+@pytest.mark.parametrize(("layout", "lanes"), [pytest.param("vmap", 4, marks=pytest.mark.slow), ("map", 32)])
 def test_a_cohort_that_is_too_much_begins_anew_with_half_of_it(layout, lanes, tmp_path, monkeypatch, capsys):
     expected = in_process(tmp_path / "expected", monkeypatch, layout, 2)
     with monkeypatch.context() as patch:

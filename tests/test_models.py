@@ -27,7 +27,8 @@ from tests import tiny
 from tests.tiny import LAYERS
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-BY_COST = [pytest.param(name, marks=[pytest.mark.slow] * (name == "efficientnet_b0")) for name in MODELS]
+LIKE_OTHERS = ("vgg16", "vgg19", "resnet34", "efficientnet_b0")  # of more layers, or costly
+BY_COST = [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS)) for name in MODELS]
 FLAT = ("mlp", "skip_mlp", "lenet_300_100", "lstm", "gru")  # that take more than images
 
 

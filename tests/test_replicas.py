@@ -19,7 +19,7 @@ from tests.program import SMALL, outcome, run
 from tests.test_study import InProcess
 from tests.tiny import INTERVAL, make_config, make_data, make_hyper, make_tiny_problem
 
-FAST = ("rigl", "snfs")
+FAST = ("rigl",)
 STEPS = 51
 
 

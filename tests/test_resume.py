@@ -60,13 +60,9 @@ def kill_and_continue(reference, tmp_path, kills, seed):
         assert outcome(folder / "study") == expected
 
 
-def test_killed_three_times(reference, tmp_path):
-    kill_and_continue(reference, tmp_path, kills=3, seed=0)
-
-
-@pytest.mark.slow
-def test_killed_twenty_times(reference, tmp_path):
-    kill_and_continue(reference, tmp_path, kills=20, seed=1)
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_and_continued(reference, tmp_path, kills):
+    kill_and_continue(reference, tmp_path, kills, seed=kills)
 
 
 def wait_for(path, pattern, process):

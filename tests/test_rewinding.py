@@ -36,7 +36,7 @@ def test_ac_dc_is_dense_and_sparse_in_turn_and_sparse_at_the_end():
     assert 0 < total(masks_of(pairs[-1][1])) == sum(hyper.counts.values()) < sum(FULL.values())
 
 
-@pytest.mark.parametrize("method", ["gmp", "granet"])
+@pytest.mark.parametrize("method", ["gmp", pytest.param("granet", marks=pytest.mark.slow)])
 def test_pruning_follows_the_cubic_formula_at_every_update(method):
     """Six updates: in the middle the sparsity is s_f + (s_0 − s_f)/8."""
     pairs, hyper = run(method, 6, interval=6)

@@ -173,7 +173,7 @@ SPREADS = {
 }
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_where_nothing_is_planted_at_most_one_study_in_twenty_has_a_rule(spread, seeds):
     """With any size told as one; 4 more of 150 is what chance may add."""

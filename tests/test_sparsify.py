@@ -69,6 +69,9 @@ def foreign(method, steps):
     return sparsifier, networks
 
 
+FAST = ("static", "set", "accset", "rigl", "gmp", "top_kast", "mest")
+
+
 def same_rule(method):
     """Whether one gradient for a step and an update is what the studies have, too."""
     config, problem, hyper = tiny(method)
@@ -76,7 +79,9 @@ def same_rule(method):
     return rule.count != "accuracy" and (rule.update != "after_step" or "gradient" not in rule.needs)
 
 
-@pytest.mark.parametrize("method", [method for method in ANYWHERE if same_rule(method)])
+@pytest.mark.parametrize("method", [
+    pytest.param(method, marks=[] if method in FAST else [pytest.mark.slow]) for method in ANYWHERE if same_rule(method)
+])  # fmt: skip
 def test_a_loop_of_ones_own_trains_as_the_studies_do(method):
     config, problem, hyper = tiny(method)
     data, fns = make_data(), make_train(config, problem)

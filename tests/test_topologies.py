@@ -65,7 +65,7 @@ def partly_dense(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("partly_dense"), "--method=set", "--dense_layers=dense_1")
 
 
-@pytest.mark.parametrize("workdir", ["study", "partly_dense"])
+@pytest.mark.parametrize("workdir", ["study", pytest.param("partly_dense", marks=pytest.mark.slow)])
 def test_rows_and_metrics_have_what_inspect_computes_from_the_masks(request, workdir, tmp_path, capsys):
     workdir = request.getfixturevalue(workdir)
     networks = inspected(tmp_path, capsys, workdir)[0]["networks"]
