@@ -79,6 +79,46 @@ def _networks(
     return TrainedCohort(config, problem, (), data, (train, 0, test)), subjects
 
 
+_SCORES = {
+    "smallest": lambda w, g, i, key: jnp.abs(w),
+    "largest": lambda w, g, i, key: -jnp.abs(w),
+    "random": lambda w, g, i, key: jax.random.uniform(key, w.shape),
+    "positive": lambda w, g, i, key: jax.random.uniform(key, w.shape),
+    "gradient": lambda w, g, i, key: jnp.abs(w * g),
+    "activity": lambda w, g, i, key: jnp.abs(w) * i[:, None],
+}
+
+
+def _forward(kernels, biases, x):
+    """Logits, and the mean inputs of every layer."""
+    inputs = []
+    for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+        inputs.append(jnp.abs(x).mean(0))
+        x = x @ kernel + bias
+        x = jax.nn.relu(x) if i + 1 < len(kernels) else x
+    return x, inputs
+
+
+def _loss(kernels, biases, x, y):
+    logits, inputs = _forward(kernels, biases, x)
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean(), inputs
+
+
+_signals = jax.jit(jax.grad(_loss, has_aux=True))
+
+
+@jax.jit
+def _ranks(scores, candidates):
+    order = [jnp.lexsort((s.ravel(), ~c.ravel())) for s, c in zip(scores, candidates, strict=True)]
+    return [jnp.argsort(o).reshape(s.shape) for o, s in zip(order, scores, strict=True)]
+
+
+@jax.jit
+def _accuracy(kernels, biases, ranked, counts, x, y):
+    left = [jnp.where(r < n, 0, w) for w, r, n in zip(kernels, ranked, counts, strict=True)]
+    return jnp.mean(jnp.argmax(_forward(left, biases, x)[0], -1) == y)
+
+
 def _make_loop(cohort: TrainedCohort, subjects: list[Subject]):
     """() -> accuracies [order][run][fraction], as one writes it: three jitted functions in a loop.
 
@@ -89,53 +129,18 @@ def _make_loop(cohort: TrainedCohort, subjects: list[Subject]):
     x, y, seen, labels = jax.device_put((inputs[train:], data.y[train:], inputs[:1000], data.y[:1000]))
     names = [name.removesuffix("/kernel") for name in cohort.problem.kernels]
 
-    def forward(kernels, biases, x):
-        inputs = []
-        for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
-            inputs.append(jnp.abs(x).mean(0))
-            x = x @ kernel + bias
-            x = jax.nn.relu(x) if i + 1 < len(kernels) else x
-        return x, inputs
-
-    def loss(kernels, biases):
-        logits, inputs = forward(kernels, biases, seen)
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean(), inputs
-
-    @jax.jit
-    def signals(kernels, biases):
-        return jax.grad(loss, has_aux=True)(kernels, biases)
-
-    @jax.jit
-    def ranks(scores, candidates):
-        order = [jnp.lexsort((s.ravel(), ~c.ravel())) for s, c in zip(scores, candidates, strict=True)]
-        return [jnp.argsort(o).reshape(s.shape) for o, s in zip(order, scores, strict=True)]
-
-    @jax.jit
-    def accuracy(kernels, biases, ranked, counts):
-        left = [jnp.where(r < n, 0, w) for w, r, n in zip(kernels, ranked, counts, strict=True)]
-        return jnp.mean(jnp.argmax(forward(left, biases, x)[0], -1) == y)
-
-    scores = {
-        "smallest": lambda w, g, i, key: jnp.abs(w),
-        "largest": lambda w, g, i, key: -jnp.abs(w),
-        "random": lambda w, g, i, key: jax.random.uniform(key, w.shape),
-        "positive": lambda w, g, i, key: jax.random.uniform(key, w.shape),
-        "gradient": lambda w, g, i, key: jnp.abs(w * g),
-        "activity": lambda w, g, i, key: jnp.abs(w) * i[:, None],
-    }
-
     def of_run(subject: Subject):
         params, masks = subject.hyper.network["params"], [subject.hyper.masks[f"{name}/kernel"] for name in names]
         kernels, biases = jax.device_put(tuple([params[name][leaf] for name in names] for leaf in ("kernel", "bias")))
-        found, key = signals(kernels, biases), jax.random.key(int(subject.hyper.seed))
+        found, key = _signals(kernels, biases, seen, labels), jax.random.key(int(subject.hyper.seed))
         curves = []
         for order in ORDERS:
-            scored = [scores[order](w, g, i, key) for w, g, i in zip(kernels, *found, strict=True)]
+            scored = [_SCORES[order](w, g, i, key) for w, g, i in zip(kernels, *found, strict=True)]
             hosts = zip(masks, (params[name]["kernel"] for name in names), strict=True)
             may = [m & (w > 0) if order == "positive" else m for m, w in hosts]
-            ranked, counts = ranks(scored, may), [int(m.sum()) for m in may]
+            ranked, counts = _ranks(scored, may), [int(m.sum()) for m in may]
             curves.append(
-                [accuracy(kernels, biases, ranked, [int(q * n + 0.5) for n in counts]) for q in FRACTIONS]
+                [_accuracy(kernels, biases, ranked, [int(q * n + 0.5) for n in counts], x, y) for q in FRACTIONS]
             )
         return curves
 

@@ -1,5 +1,7 @@
 """Data that stream from the host: the batches, networks and results of data that lie on the devices."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,13 @@ from sparse_jax.data.batches import Data, batch_at
 from sparse_jax.data.catalog import make_reader
 from sparse_jax.data.normalization import fit
 from sparse_jax.data.splits import Splits
+from sparse_jax.study import fleet
 from sparse_jax.study.loader import make_loader
 from sparse_jax.training import feed as feeds
 from sparse_jax.training.cohort import make_cohort, make_mesh, replicate, stack
 from sparse_jax.training.feed import Resident, Streamed
 from sparse_jax.training.hardware import Hardware
+from sparse_jax.training.hosts import alone
 from sparse_jax.training.parts import ORDER
 from sparse_jax.training.train import make_train
 from tests.program import SMALL, outcome, run
@@ -135,6 +139,23 @@ def test_a_streamed_run_equals_a_resident_one_bit_for_bit(monkeypatch, method, f
     resident = trained(whole, lambda step: whole, to_update)
     stream = trained(feed.begin(), feed.at, lambda step: min(to_update(step), feed.steps(step)))
     equal(resident, stream)
+
+
+def test_the_wait_for_data_is_no_time_of_steps(monkeypatch):
+    now = [0.0]
+
+    def taking(seconds):
+        def call(*_):
+            now[0] += seconds
+            return np.zeros(1)
+
+        return call
+
+    monkeypatch.setattr(fleet.time, "monotonic", lambda: now[0])
+    fns = SimpleNamespace(steps=taking(2), update_steps=0)
+    feed, hosts = SimpleNamespace(at=taking(30), description=""), alone(SimpleNamespace(asked=False))
+    assert fleet.Fleet(fns, None, feed, None, 1, hosts).steps(0, 10) == 2
+    assert now == [32]
 
 
 def test_results_are_the_same_wherever_the_data_lie(tmp_path):
