@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(argv)
     from ablation_measurements import ABLATION_MEASUREMENTS
     from launch_measurements import LAUNCH_MEASUREMENTS
+    from layer_measurements import LAYER_MEASUREMENTS
     from measurements import MEASUREMENTS, Bench, Measurement
     from rich import box
     from rich.table import Table
@@ -50,7 +51,10 @@ def main(argv: Sequence[str]) -> int:
     for name in Measurement._fields:
         table.add_column(name)
     done = []
-    families = MEASUREMENTS, SPARSE_MEASUREMENTS, ABLATION_MEASUREMENTS, SEARCH_MEASUREMENTS, LAUNCH_MEASUREMENTS
+    families = (
+        MEASUREMENTS, SPARSE_MEASUREMENTS, LAYER_MEASUREMENTS, ABLATION_MEASUREMENTS, SEARCH_MEASUREMENTS,
+        LAUNCH_MEASUREMENTS,
+    )  # fmt: skip
     for measure in itertools.chain(*families):
         if _ONLY.value in measure.__name__.replace("_", " "):
             done += measure(bench)

@@ -64,6 +64,11 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+def milliseconds(seconds: float) -> str:
+    """As a cell of the table."""
+    return f"{1e3 * seconds:.3g} ms"
+
+
 def cohort_step(bench: Bench) -> list[Measurement]:
     """A LeNet-300-100 step in a cohort of eight SET runs, against a plain dense optax loop fed from the host."""
     steps, rounds, runs = (20, 1, 8) if bench.smoke else (200, 9, 8)
