@@ -31,7 +31,7 @@ Every seed at every sparsity is a pipeline of its own, all of which are trained 
            trained for --candidate_epochs and scored on the validation part
   stage 2  of f(x) = alpha h(beta x) alpha and beta are trained, and optimiser, learning rate, momentum, weight decay
            and schedule tuned by Optuna, once with the default activation function and once with stage 1's; it needs
-           pip install 'sparse_jax[search]'
+           pip install -e '.[search]'
   end      the default network, stage 1's, stage 2's, and that of both are trained for --epochs, each from the start
 
 Then the test part is read, which nothing before has seen, and a table shows the five networks (the dense one is the

@@ -92,6 +92,7 @@ SHARED_WEIGHTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # of Gaier and Ha 2019
 
 AUTO = "auto"
 ALONE = "none"  # of --coordinator
+JAX_FOR_GPU = "0.11.1"  # before, scan under vmap is wrong there (jax-ml/jax#36958)
 SPARSITY = 0.9  # where neither a sparsity nor an epsilon nor a layer sparsity is given
 KEPT_BY_A_LEVEL = 0.8  # of the connections, where --levels=auto (Frankle and Carbin 2019)
 

@@ -1,7 +1,7 @@
 """What `auto` stands for in each method, what is fixed about it, and which settings a run uses. Imports no jax.
 
-A recipe names the values of its method's paper, or of its reference code. A setting that the recipe of a method does
-not name has no meaning for it, and is refused where no run of a study uses it.
+A recipe names the values of its method's paper, or of its reference code; where METHODS.md says so they are ours. A
+setting that the recipe of a method does not name has no meaning for it, and is refused where no run of a study uses it.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from tests.program import ROOT
 
 FLAGFILES = sorted((ROOT / "configs").glob("*.flags"))
 LACKING = r": nothing matches|: no version of [\w/]+ in|: no data set at| (does not exist|is not there: name .*)$"
-DONE_BY_OTHERS = r"pip install|bash launch/(quickstart|test)\.sh|python launch/prepare_data\.py|.*tutorials/"
+DONE_BY_OTHERS = r"\. \.venv|pip install|bash launch/(quickstart|test)\.sh|python launch/prepare_data\.py|.*tutorials/"
 
 
 def of_shell(text):

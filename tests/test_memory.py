@@ -1,9 +1,12 @@
 """As many runs at once as there is memory for: sized beforehand, and halved where that was too many."""
 
+from types import SimpleNamespace
 
 import jax
 import pytest
 
+from sparse_jax.config import JAX_FOR_GPU, StudyConfig
+from sparse_jax.errors import UserError
 from sparse_jax.study.memory import bytes_per_batch, out_of_memory
 from sparse_jax.study.train_group import Trainer
 from sparse_jax.training import hardware
@@ -95,3 +98,14 @@ def test_what_says_that_memory_ran_out():
     assert out_of_memory(MemoryError())
     assert out_of_memory(RuntimeError(FULL))
     assert not out_of_memory(RuntimeError("INTERNAL: anything else"))
+
+
+@pytest.mark.parametrize("version", ["0.10.1", "0.11.0", JAX_FOR_GPU, "0.12.0.1"])
+def test_a_gpu_on_which_jax_computes_wrongly_is_refused(version, monkeypatch):
+    monkeypatch.setattr(jax, "__version__", version)
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="gpu")])
+    if version.startswith(("0.10", "0.11.0")):
+        with pytest.raises(UserError, match=rf"jax {version} computes wrongly .*jax\[cuda12\]>={JAX_FOR_GPU}"):
+            hardware.found(StudyConfig(), several=False)
+    else:
+        assert hardware.found(StudyConfig(), several=False).layout == "vmap"

@@ -40,7 +40,7 @@ def check_packages(sampler: str) -> None:
         raise unknown("sampler", sampler, PACKAGES)
     for module, name, extra in PACKAGES[sampler]:
         if find_spec(module) is None:
-            raise UserError(f"tuning with the sampler {sampler} needs {name}: pip install 'sparse_jax[{extra}]'")
+            raise UserError(f"tuning with the sampler {sampler} needs {name}: pip install -e '.[{extra}]'")
 
 
 def check_ranges(ranges: Ranges, first: Values) -> None:

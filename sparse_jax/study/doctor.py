@@ -17,13 +17,13 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from sparse_jax.config import JAX_FOR_GPU
 from sparse_jax.data import catalog
 from sparse_jax.errors import UserError
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"  # a note: everything works, something is slower, or not there
 OLDEST = (3, 11)  # Python
 MISCOMPILES = ("jaxlib", "0.10.2")  # wrong results on CPU without an error (jax-ml/jax#39103)
-GPU_NEEDS = "0.11.1"  # of jax: before, scan under vmap is wrong there (jax-ml/jax#36958)
 LITTLE = 2**30  # bytes; with less on the disk a study may not end
 INSTALL = "pip install -e ."
 
@@ -124,11 +124,12 @@ def devices() -> Iterator[Finding]:
     said = f"{len(found)} × {found[0].device_kind}" + (f", {cores} cores" if platform == "cpu" else "")
     if total != 64**3:
         yield Finding("devices", PROBLEM, f"{said}: a sum of 64³ ones is {total:g}", "use another jaxlib or driver")
-    elif platform == "gpu" and Version(jax.__version__) < Version(GPU_NEEDS):
-        remedy = f"pip install -U 'jax[cuda12]>={GPU_NEEDS}', on Python 3.12 (jax-ml/jax#36958)"
+    elif platform == "gpu" and Version(jax.__version__) < Version(JAX_FOR_GPU):
+        remedy = f"pip install -U 'jax[cuda12]>={JAX_FOR_GPU}', on Python 3.12 (jax-ml/jax#36958)"
         yield Finding("devices", PROBLEM, f"{said}: jax {jax.__version__} computes wrongly there", remedy)
     elif platform == "cpu" and (unused := _gpus()):
-        yield Finding("devices", NOTE, f"{said}; not {unused}", f"to use it: pip install -U 'jax[cuda12]>={GPU_NEEDS}'")
+        remedy = f"to use it: pip install -U 'jax[cuda12]>={JAX_FOR_GPU}', on Python 3.12"
+        yield Finding("devices", NOTE, f"{said}; not {unused}", remedy)
     else:
         yield Finding("devices", OK, said)
 

@@ -51,7 +51,7 @@ def train_study(grid: Grid) -> int:
 
     Raises:
       UserError: for bad input. Nothing has been written then, but for what only the devices tell: how many there are,
-        and with how many lanes the workdir was begun.
+        whether this jax computes rightly on them, and with how many lanes the workdir was begun.
     """
     interrupt = Interrupt()
     check(grid.study.tracker)

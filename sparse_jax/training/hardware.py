@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from packaging.version import Version
 
-from sparse_jax.config import AUTO, StudyConfig
+from sparse_jax.config import AUTO, JAX_FOR_GPU, StudyConfig
 from sparse_jax.errors import UserError
 from sparse_jax.training.cohort import make_mesh
 
@@ -115,8 +116,17 @@ def configure(study: StudyConfig) -> None:
 
 
 def found(study: StudyConfig, several: bool) -> Hardware:
-    """The devices of this process, or of all `several` that train together, and how runs share them."""
+    """The devices of this process, or of all `several` that train together, and how runs share them.
+
+    Raises:
+      UserError: this version of jax computes wrongly on them, or `batch_devices` does not divide them.
+    """
     devices = tuple(jax.devices() if several else jax.local_devices())
+    if devices[0].platform == "gpu" and Version(jax.__version__) < Version(JAX_FOR_GPU):
+        raise UserError(
+            f"jax {jax.__version__} computes wrongly on a GPU (jax-ml/jax#36958): on Python 3.12, pip install -U "
+            f"'jax[cuda12]>={JAX_FOR_GPU}', or JAX_PLATFORMS=cpu"
+        )
     layout = study.layout
     if layout == AUTO:
         layout = "map" if study.exact_seeds or devices[0].platform == "cpu" else "vmap"
