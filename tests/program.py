@@ -1,11 +1,15 @@
 """Run launch/train.py, or another program, as a user does, in a process of its own."""
 
+import atexit
 import csv
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.served import Served
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ("seconds", "step_ms", "peak_memory_mb", "session")
@@ -15,20 +19,29 @@ SMALL = (
 )  # fmt: skip
 
 
+def environment() -> dict[str, str]:
+    """That of a user, who does not compile as tests do."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
 def start(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.Popen:
     """The program, running."""
     command = [sys.executable, str(ROOT / "launch" / program), *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@functools.cache
+def _served() -> Served:
+    served = Served("sparse_jax.study.run", "sklearn.datasets", env=environment() | {"PYTHONPATH": str(ROOT)})
+    atexit.register(served.__exit__)
+    return served
 
 
 def run(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.CompletedProcess:
     """The program, ended."""
-    process = start(*arguments, cwd=cwd, program=program)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return _served().run(ROOT / "launch" / program, *arguments, cwd=cwd, env=environment())
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:

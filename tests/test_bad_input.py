@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from sparse_jax.config import RunConfig, StudyConfig, settings
 from sparse_jax.study.mask_file import save_masks
 from tests.records import write_records, write_set
+from tests.served import Served
 
 REPOSITORY = Path(__file__).parents[1]
 TOUCHED_JAX = 99
@@ -59,10 +61,9 @@ METADATA = {  # what is wrong with a TFDS folder -> its dataset_info.json, its f
 class World:
     """A folder to start programs in, files to name to them in ../given, and a jax that must not be touched."""
 
-    def __init__(self, root):
-        self.root, self.here = root, root / "here"
-        (root / "jax").mkdir()
-        (root / "jax" / "__init__.py").write_text(f"import os; os._exit({TOUCHED_JAX})")
+    def __init__(self, root, served):
+        self.root, self.here, self.served = root, root / "here", served
+        self.environment = environment(root)
         self.here.mkdir()
         given = root / "given"
         for folder in ("folder.npz", "broken", "foreign", "mnist/3.0.1"):
@@ -88,16 +89,9 @@ class World:
         (given / "nested.flags").write_text("--flagfile=gone.flags\n")
         (given / "dashless.flags").write_text("sparsity=0.5\n")
 
-    def python(self, *arguments, cwd=None, **options):
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        path = os.pathsep.join([str(self.root), str(REPOSITORY)])
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)], cwd=cwd or self.here, env=environment | {"PYTHONPATH": path},
-            capture_output=True, text=True, timeout=30, **options,
-        )  # fmt: skip
-
     def train(self, line, cwd=None):
-        return self.python(REPOSITORY / "launch" / "train.py", *shlex.split(line), cwd=cwd)
+        program, here = REPOSITORY / "launch" / "train.py", cwd or self.here
+        return self.served.run(program, *shlex.split(line), cwd=here, env=self.environment)
 
     def refusal(self, line, cwd=None):
         """The message, after the proof that it is one line and all that happened."""
@@ -111,9 +105,46 @@ class World:
         return {path: path.read_bytes() if path.is_file() else None for path in self.root.rglob("*")}
 
 
+def environment(home, *path):
+    """Of a user who has little."""
+    return {
+        "PATH": os.environ["PATH"], "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (*path, REPOSITORY))),
+    }  # fmt: skip
+
+
+def python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def no_jax(tmp_path_factory):
+    """A folder with a jax that ends what imports it."""
+    folder = tmp_path_factory.mktemp("no_jax")
+    (folder / "jax").mkdir()
+    (folder / "jax" / "__init__.py").write_text(f"import os; os._exit({TOUCHED_JAX})")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(no_jax):
+    with Served("sparse_jax.study.run", "sklearn.datasets", env=environment(no_jax, no_jax)) as served:
+        yield served
+
+
 @pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+def world(tmp_path, served):
+    return World(tmp_path, served)
+
+
+@pytest.mark.parametrize(("line", "status"), [("--sparsity=7", 2), ("--workdir=study", TOUCHED_JAX)])
+def test_a_program_that_is_served_ends_as_one_that_is_started(world, no_jax, line, status):
+    started = python(REPOSITORY / "launch" / "train.py", line, cwd=world.here, env=environment(world.root, no_jax))
+    shutil.rmtree(world.here)
+    world.here.mkdir()
+    found = world.train(line)
+    expected = (status, started.stdout, started.stderr)
+    assert (found.returncode, found.stdout, found.stderr) == expected
 
 
 REFUSED = {
@@ -547,9 +578,10 @@ def wrong_values(field):
 SETTINGS = settings(RunConfig) | settings(StudyConfig)
 
 
-def test_every_setting_refuses_what_it_cannot_mean(world):
+def test_every_setting_refuses_what_it_cannot_mean(tmp_path, no_jax):
     cases = [(f"--{name}={text}", name, word) for name, field in SETTINGS.items() for text, word in wrong_values(field)]
-    refusals = json.loads(world.python("-c", READ, input=json.dumps([case for case, *_ in cases])).stdout)
+    asked = json.dumps([case for case, *_ in cases])
+    refusals = json.loads(python("-c", READ, input=asked, cwd=tmp_path, env=environment(tmp_path, no_jax)).stdout)
     assert len(refusals) > 4 * len(SETTINGS)
     for case, name, word in cases:
         message = refusals[case]

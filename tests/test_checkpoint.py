@@ -123,7 +123,10 @@ def halve(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", [flip_bit, halve, os.unlink], ids=lambda damage: damage.__name__)
+DAMAGES = [pytest.param(flip_bit, marks=pytest.mark.slow), halve, os.unlink]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_to_any_file_is_harmless_or_passed_over(saved, tmp_path, caplog, damage):
     passed_over = set()
     for number, name in enumerate(step_files(saved)):

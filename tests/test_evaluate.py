@@ -1,7 +1,6 @@
 """launch/evaluate.py on runs that launch/train.py trained: their results again, exported networks, and refusals."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from sparse_jax.study.finished import find
 from sparse_jax.study.trained import BEST, FINAL, load
 from sparse_jax.topology.masks import select
 from sparse_jax.training.hardware import Hardware
-from tests.program import ROOT, run
+from tests.program import run
 from tests.test_checkpoint import halve
 
 SHARED = ("--dataset=digits", "--train_size=300", "--batch_size=16", "--method=static", "--cpu_devices=2")
@@ -33,13 +32,7 @@ STUDIES = {"mlps": MLPS, "plain": (*PLAIN, "--hidden_sizes=24,12"), "lenet": (*P
 
 
 def program(cwd, *arguments):
-    command = [sys.executable, str(ROOT / "launch" / "evaluate.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment())
-
-
-def environment():
-    """Programs are compiled as those that trained, not as in tests."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return run(*arguments, cwd=cwd, program="evaluate.py")
 
 
 def train(root, name):

@@ -1,6 +1,7 @@
 """Networks: their kernels and activation functions as known before jax, published sizes, oracles, the seams."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -281,7 +282,7 @@ def test_dropout_goes_by_its_key_in_training_and_needs_none_in_evaluation(name):
 
     assert (train(0) == train(0)).all()
     assert (train(0) != train(1)).any()
-    model.apply(variables, x, train=False)  # without a key
+    jax.eval_shape(lambda x: model.apply(variables, x, train=False), x)  # without a key
 
 
 def sigmoid(x):
@@ -353,6 +354,13 @@ def test_the_resnet_is_that_of_its_equations():
     np.testing.assert_allclose(out, x.mean((1, 2)) @ params["output"]["kernel"], rtol=2e-3, atol=2e-3)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def with_gradients(function, x, kernel, weights):
+    """What a function of x and a kernel gives, and the gradients of its weighted sum by both."""
+    gradients = jax.grad(lambda x, kernel: (weights * function(x, kernel)).sum(), argnums=(0, 1))
+    return function(x, kernel), gradients(x, kernel)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 0), (2, 1)]])
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5)])
@@ -365,9 +373,9 @@ def test_gradients_of_the_convolution_are_those_of_lax(stride, padding, size):
     def ours(x, kernel):
         return conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
 
-    weights = jax.random.normal(keys[2], theirs(x, kernel).shape)
-    np.testing.assert_array_equal(ours(x, kernel), theirs(x, kernel))
-    a, b = (jax.grad(lambda x, k, f=f: (weights * f(x, k)).sum(), argnums=(0, 1))(x, kernel) for f in (ours, theirs))
+    weights = jax.random.normal(keys[2], jax.eval_shape(theirs, x, kernel).shape)
+    (y, a), (z, b) = (with_gradients(f, x, kernel, weights) for f in (ours, theirs))
+    np.testing.assert_array_equal(y, z)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 
 
@@ -391,9 +399,9 @@ def test_the_depthwise_convolution_and_its_gradients_are_those_of_lax(stride, si
     def ours(x, kernel):
         return depthwise(x, kernel, stride)
 
-    weights = jax.random.normal(keys[2], theirs(x, kernel).shape)
-    np.testing.assert_allclose(ours(x, kernel), theirs(x, kernel), rtol=1e-5, atol=1e-5)
-    a, b = (jax.grad(lambda x, k, f=f: (weights * f(x, k)).sum(), argnums=(0, 1))(x, kernel) for f in (ours, theirs))
+    weights = jax.random.normal(keys[2], jax.eval_shape(theirs, x, kernel).shape)
+    (y, a), (z, b) = (with_gradients(f, x, kernel, weights) for f in (ours, theirs))
+    np.testing.assert_allclose(y, z, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 
 

@@ -1,8 +1,6 @@
 """launch/topology.py prune: against NumPy, on runs that launch/train.py trained, and what it refuses."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from sparse_jax.study.finished import find
 from sparse_jax.study.mask_file import load_masks
 from sparse_jax.study.trained import FINAL, load
 from sparse_jax.study.transplant import dense_kernels
-from tests.program import ROOT, run
+from tests.program import run
 
 SETTINGS = ("--dataset=digits", "--train_size=300", "--hidden_sizes=24,12", "--epochs=1", "--cpu_devices=2")
 
@@ -32,8 +30,7 @@ def path_of(world, name):
 
 
 def prune(world, *arguments):
-    command = [sys.executable, str(ROOT / "launch" / "topology.py"), "prune", *arguments]
-    return subprocess.run(command, cwd=world, capture_output=True, text=True, timeout=120)
+    return run("prune", *arguments, cwd=world, program="topology.py")
 
 
 def pruned(world, name, out, *arguments):

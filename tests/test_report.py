@@ -371,14 +371,14 @@ def test_without_dead_classes_the_page_says_so(small):
 def test_values_that_share_no_seed_are_not_compared(tmp_path):
     """static with the seeds 0 and 1, set with 2 and 3."""
     root, names = tmp_path, write_study(tmp_path, **SMALL | {"methods": ("static", "set")})
-    assert "points of accuracy" in built(root).text
+    assert "points of accuracy" in said(root).text
     config = json.loads((root / "config.json").read_text())
     for name in (name for name in names if "-set-" in name):
         seed = config["runs"][name]["seed"] + 2
         config["runs"][name]["seed"] = seed
         edit_result(root, name, seed=seed)
     (root / "config.json").write_text(json.dumps(config))
-    assert "points of accuracy" not in built(root).text
+    assert "points of accuracy" not in said(root).text
 
 
 def test_a_study_of_no_runs_has_a_page(tmp_path):

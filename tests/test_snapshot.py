@@ -91,7 +91,10 @@ def test_a_damaged_step_is_passed_over(folder, caplog, damage):
     assert "is passed over" in record.getMessage()
 
 
-@pytest.mark.parametrize("damage", [flip_bit, halve], ids=lambda damage: damage.__name__)
+DAMAGES = [flip_bit, pytest.param(halve, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_to_any_file_is_harmless_or_passed_over(saved, tmp_path, damage):
     found = []
     for number, name in enumerate(sorted(path.relative_to(saved) for path in saved.glob("4/**/*") if path.is_file())):

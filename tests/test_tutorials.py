@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "configs" / "tutorials").glob("*.py"))
-LONG = {"own_criterion", "own_transformer", "study_to_report"}
+LONG = {"own_criterion", "own_transformer", "study_to_report", "sparse_and_export"}
 CASES = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in TUTORIALS]
 
 
