@@ -103,6 +103,7 @@ def test_what_says_that_memory_ran_out():
 @pytest.mark.parametrize("version", ["0.10.1", "0.11.0", JAX_FOR_GPU, "0.12.0.1"])
 def test_a_gpu_on_which_jax_computes_wrongly_is_refused(version, monkeypatch):
     monkeypatch.setattr(jax, "__version__", version)
+    monkeypatch.setattr(jax, "__version_info__", tuple(map(int, version.split(".")))[:3])
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="gpu")])
     if version.startswith(("0.10", "0.11.0")):
         with pytest.raises(UserError, match=rf"jax {version} computes wrongly .*jax\[cuda12\]>={JAX_FOR_GPU}"):

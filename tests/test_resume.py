@@ -41,7 +41,7 @@ def reference(request, tmp_path_factory):
 
 
 def kill_and_continue(reference, tmp_path, kills, seed):
-    command, expected, duration = reference
+    command, _, expected, duration = reference
     rng = random.Random(seed)
     killed = attempt = 0
     while killed < kills:

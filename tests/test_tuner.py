@@ -99,8 +99,8 @@ def test_the_names_are_those_of_the_settings():
 @pytest.mark.parametrize(
     ("absent", "sampler", "message"),
     [
-        ("optuna", "tpe", r"the sampler tpe needs Optuna: pip install 'sparse_jax\[search\]'$"),
-        ("smac", "smac", r"the sampler smac needs SMAC3: pip install 'sparse_jax\[smac\]'$"),
+        ("optuna", "tpe", r"the sampler tpe needs Optuna: pip install -e '\.\[search\]'$"),
+        ("smac", "smac", r"the sampler smac needs SMAC3: pip install -e '\.\[smac\]'$"),
     ],
 )
 def test_a_package_that_is_not_there_is_named(absent, sampler, message, monkeypatch):

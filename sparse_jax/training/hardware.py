@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from packaging.version import Version
 
 from sparse_jax.config import AUTO, JAX_FOR_GPU, StudyConfig
 from sparse_jax.errors import UserError
@@ -123,7 +122,7 @@ def found(study: StudyConfig, several: bool) -> Hardware:
       UserError: this version of jax computes wrongly on them, or `batch_devices` does not divide them.
     """
     devices = tuple(jax.devices() if several else jax.local_devices())
-    if devices[0].platform == "gpu" and Version(jax.__version__) < Version(JAX_FOR_GPU):
+    if devices[0].platform == "gpu" and jax.__version_info__ < tuple(map(int, JAX_FOR_GPU.split("."))):
         raise UserError(
             f"jax {jax.__version__} computes wrongly on a GPU (jax-ml/jax#36958): on Python 3.12, pip install -U "
             f"'jax[cuda12]>={JAX_FOR_GPU}', or JAX_PLATFORMS=cpu"
