@@ -312,7 +312,6 @@ import jax
 import numpy
 from jax.sharding import NamedSharding, PartitionSpec
 from sparse_jax.training.checkpoint import Checkpoints, digest
-from sparse_jax.training.cohort import make_mesh, on_host, place
 
 absl.logging.set_verbosity(absl.logging.INFO)
 mesh = jax.make_mesh((2,), ("runs",))
@@ -348,10 +347,13 @@ def test_sharding_without_devices_is_the_callers_error(saved):
         checkpoints.restore({"w": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)})
 
 
-@pytest.mark.parametrize("lanes", [slice(3), np.array([3, 0])])
-def test_lanes_are_taken_out_without_the_devices_talking_to_each_other(lanes):
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("lanes", [slice(4), slice(3), np.array([3, 0])])
+def test_lanes_are_taken_out_on_the_host_and_stay_while_training_goes_on(lanes, devices):
     state = {"key": jax.random.split(jax.random.key(0), 4), "w": np.arange(8.0, dtype=np.float32).reshape(4, 2)}
-    taken = on_host(place(state, 4, make_mesh(jax.devices()[:2])), lanes)
+    there = place(state, 4, make_mesh(jax.devices()[:devices]))
+    taken = on_host(there, lanes)
+    jax.block_until_ready(jax.jit(lambda w: 2 * w + 1, donate_argnums=0)(there["w"]))
     assert isinstance(taken["w"], np.ndarray)
     np.testing.assert_array_equal(taken["w"], state["w"][lanes])
     np.testing.assert_array_equal(jax.random.key_data(taken["key"]), jax.random.key_data(state["key"])[lanes])
