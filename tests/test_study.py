@@ -19,6 +19,7 @@ from sparse_jax.study.interrupt import Interrupt
 from sparse_jax.study.ledger import EMPTY
 from sparse_jax.study.loader import make_loader
 from sparse_jax.study.mask_file import load_masks
+from sparse_jax.study.monitor import Monitor
 from sparse_jax.study.results import seen_now
 from sparse_jax.study.rows import COLUMNS, LEADING, status
 from sparse_jax.study.store import open_store
@@ -202,6 +203,7 @@ def resumed(done, study, interrupt=None, hardware=None, **settings):
 
 
 def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # they would forget how often they compiled
     done = InProcess(
         tmp_path, monkeypatch,
         method=["set", "static"], activation=[("relu",), ("tanh",)], sparsity=[0.2, 0.4, 0.6, 0.8, 0.9], num_seeds=3,
@@ -212,6 +214,18 @@ def test_a_grid_compiles_one_program_for_each_method_and_activation(tmp_path, mo
     programs = [getattr(fns, name) for fns in done.made for name in ("init", "steps", "validate", "evaluate")]
     assert {program._cache_size() for program in programs} == {1}
     assert sorted(fns.update._cache_size() for fns in done.made) == [0, 0, 1, 1]  # static has none
+
+
+def test_compiled_programs_do_not_outlive_their_cohort(tmp_path, monkeypatch):
+    begin, alive = Monitor.begin, []
+    live = jax.devices()[0].client.live_executables
+    monkeypatch.setattr(Monitor, "begin", lambda *arguments: alive.append(len(live())) or begin(*arguments))
+    InProcess(
+        tmp_path, monkeypatch, method=["set"], execution=["sparse"], sparsity=[0.5, 0.6, 0.7], train_size=[200],
+        hidden_sizes=[(9,)], batch_size=[20], epochs=[1],
+    )  # fmt: skip
+    _, second, third = alive  # the first has those of other tests beside it
+    assert second == third
 
 
 def test_the_test_accuracy_at_best_validation_is_that_of_the_best_network(tmp_path, monkeypatch):

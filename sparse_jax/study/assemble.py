@@ -33,7 +33,8 @@ class Assembled(NamedTuple):
 
 
 class Assembler:
-    """Makes the fleets of a study. Groups of one cohort that are as wide share their compiled functions."""
+    """Makes the fleets of a study. Groups of one cohort that are as wide share their compiled functions,
+    which are dropped before those of another."""
 
     def __init__(self, study: Study, hosts: Hosts, loader: Callable[[RunConfig, jax.sharding.Mesh], Loaded]) -> None:
         self._runs = {run.id: run for run in study.runs}
@@ -79,6 +80,7 @@ class Assembler:
         of = self._cohorts[run_id], hardware.lane_width
         if of != self._of:
             self._programs, self._of = {}, of
+            jax.clear_caches()  # jax keeps what it compiled: a hundred megabytes and two hundred memory maps a cohort
         if width not in self._programs:
             run = self._runs[run_id]
             fns = make_train(run.config, run.problem, batch_devices=hardware.batch_devices)
