@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.served import Served
 
 ROOT = Path(__file__).parents[1]
+# The environment of programs that compile as a user's do; otherwise they compile as quickly as tests.
+AS_A_USER = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 MEASURED = ("seconds", "step_ms", "peak_memory_mb", "session")
 SMALL = (
     "--dataset=digits", "--train_size=600", "--hidden_sizes=24,12", "--batch_size=16", "--epochs=4",
@@ -19,29 +22,26 @@ SMALL = (
 )  # fmt: skip
 
 
-def environment() -> dict[str, str]:
-    """That of a user, who does not compile as tests do."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-
-def start(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.Popen:
+def start(
+    *arguments: str, cwd: Path, program: str = "train.py", env: Mapping[str, str] = os.environ
+) -> subprocess.Popen:
     """The program, running."""
     command = [sys.executable, str(ROOT / "launch" / program), *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @functools.cache
 def _served() -> Served:
-    served = Served("sparse_jax.study.run", "sklearn.datasets", env=environment() | {"PYTHONPATH": str(ROOT)})
+    served = Served("sparse_jax.study.run", "sklearn.datasets", env=os.environ | {"PYTHONPATH": str(ROOT)})
     atexit.register(served.__exit__)
     return served
 
 
-def run(*arguments: str, cwd: Path, program: str = "train.py") -> subprocess.CompletedProcess:
+def run(
+    *arguments: str, cwd: Path, program: str = "train.py", env: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess:
     """The program, ended."""
-    return _served().run(ROOT / "launch" / program, *arguments, cwd=cwd, env=environment())
+    return _served().run(ROOT / "launch" / program, *arguments, cwd=cwd, env=dict(env))
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:

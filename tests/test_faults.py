@@ -4,6 +4,7 @@
 to, byte for byte but for times.
 """
 
+import functools
 import os
 import random
 import shutil
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import pytest
 
 from sparse_jax.study.locks import awaited
-from tests.program import ROOT, SMALL, outcome, rows, run, start
+from tests import program
+from tests.program import AS_A_USER, ROOT, SMALL, outcome, rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 STUDY = (
@@ -25,6 +27,7 @@ STUDY = (
 )  # fmt: skip
 COHORTS = 3
 CANNOT_WRITE = 74
+run, start = functools.partial(program.run, env=AS_A_USER), functools.partial(program.start, env=AS_A_USER)
 
 
 class Reference(NamedTuple):
@@ -137,8 +140,7 @@ def limited(*arguments, cwd, size):
     limit = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
     limit += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     command = [sys.executable, "-c", limit, str(ROOT / "launch" / "train.py"), *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=cwd, env=AS_A_USER, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("size", [100, 3_000, 8_000])

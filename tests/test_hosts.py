@@ -1,5 +1,6 @@
 """Several processes that train together: what they find is what one finds, and what happens if one of them ends."""
 
+import functools
 import os
 import re
 import resource
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from sparse_jax.study.interrupt import Interrupt
-from tests.program import ROOT, SMALL, outcome, rows, run
+from tests import program
+from tests.program import AS_A_USER, ROOT, SMALL, outcome, rows
 
 STUDY = (*SMALL, "--num_seeds=3", "--sparsity=0.5,0.9")
 TOGETHER = "--cpu_devices=2"
+run = functools.partial(program.run, env=AS_A_USER)
 ENDED_BY_JAX = -signal.SIGABRT  # where its own watch sees that the first process is gone before we do
 
 
@@ -38,9 +41,8 @@ def together(*arguments, cwd, more=((), ())):
 
 def started(*arguments, cwd, **environment):
     command = [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
-    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.Popen(
-        command, cwd=cwd, env=inherited | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=AS_A_USER | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

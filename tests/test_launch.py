@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import ROOT, SMALL, rows
+from tests.program import AS_A_USER, ROOT, SMALL, rows
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), ROOT / ".ci" / "run"])
 STUDY = [*SMALL, "--method=set,static,rigl", "--num_seeds=2"]
@@ -38,7 +38,7 @@ def executable(path, line):
 def started(clone, script, *arguments, **environment):
     command = ["bash", str(ROOT / "launch" / script), *arguments]
     path = f"{clone / 'bin'}:{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "VENV")} | {
+    environment = AS_A_USER | {
         "SLURM_SUBMIT_DIR": str(clone), "VENV": str(clone / ".venv"), "PATH": path, "LOGS": str(clone / "logs"),
         **environment,
     }  # fmt: skip
