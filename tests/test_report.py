@@ -14,7 +14,20 @@ import pandas as pd
 import pytest
 
 from sparse_jax.errors import UserError
-from sparse_jax.report import build, exhibits, frames, logs, page, records, seeds, stability, tables, topologies
+from sparse_jax.report import (
+    build,
+    comparisons,
+    contours,
+    exhibits,
+    frames,
+    logs,
+    page,
+    records,
+    seeds,
+    stability,
+    tables,
+    topologies,
+)
 from sparse_jax.report.sections import sections
 from sparse_jax.study.mask_file import load_masks
 from tests.report_store import HIDDEN, edit_result, fail, write_study
@@ -199,6 +212,26 @@ def test_without_the_number_of_test_examples_there_are_no_categories(small):
     for name in names:
         edit_result(root, name, test_examples=None)
     assert "The number of test examples is not known." in said(root).text
+
+
+@pytest.mark.parametrize(("lost", "dense", "remark"), [
+    (0, 0.9, None), (1, 0.9, "1 of 3 dense runs, collapsed or diverged, are left out"), (3, 0.2, None),
+])  # fmt: skip
+def test_sparse_networks_are_measured_against_dense_ones_that_trained(tmp_path, lost, dense, remark):
+    root, majority = tmp_path / "s", 0.1
+    names = write_study(root, **SMALL | {"methods": ("dense", "set"), "seeds": 3})
+    for at, name in enumerate(name for name in names if "-dense-" in name):
+        changes = {"test_accuracy": 0.2, "status": "collapsed"} if at < lost else {"test_accuracy": 0.9}
+        edit_result(root, name, **changes)
+    found = findings_of(root)
+    curve = [law for law in found.laws if law.settings["method"] == "set"]
+    (row,) = contours.contour_rows(found.records, found.layout, curve).to_dict("records")
+    ((_, categories, said_of_it),) = comparisons.categories(found.records, found.layout, curve)
+    assert row["accuracy"] == pytest.approx((majority + dense) / 2)
+    assert categories.reference.value == pytest.approx(dense)
+    assert said_of_it == remark
+    assert (remark or "") in row["remark"]
+    assert ("dense runs" in row["remark"]) == bool(remark)
 
 
 # --- several stores --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from sparse_jax.analysis.categories import Categories, categorize
 from sparse_jax.analysis.comparison import Comparison, Ranks, compare, ranks
 from sparse_jax.analysis.statistics import Interval
 from sparse_jax.report.frames import CONFIDENCE, Layout, labelled
-from sparse_jax.report.laws import Law
+from sparse_jax.report.laws import Law, dense_beside
 from sparse_jax.report.records import NONE, Records
 
 REFERENCE = {"method": "static", "activation": "relu"}  # what the others are compared with, where it is among them
@@ -84,19 +84,19 @@ def rank_rows(found: Ranks) -> pd.DataFrame:
     return pd.DataFrame([(name, rank, rank - half, rank + half) for name, rank in ranked_names], columns=RANKS)
 
 
-def categories(records: Records, layout: Layout, laws: list[Law]) -> list[tuple[Law, Categories]]:
-    """Every curve of the study with the category of each of its levels; curves of an unknown chance are left out."""
+def categories(records: Records, layout: Layout, laws: list[Law]) -> list[tuple[Law, Categories, str | None]]:
+    """Every curve of the study with the category of each of its levels, and the remark of `dense_beside`.
+
+    Curves of an unknown chance are left out.
+    """
     runs = records.finished
     texts = labelled(runs, layout)
     found = []
     for law in laws:
-        same = pd.Series(True, index=runs.index)
-        for name in (name for name in layout.varied if name not in ("method", layout.level)):
-            same &= texts[name] == law.settings[name]
-        examples = _test_examples(runs[same])
+        examples = _test_examples(runs.loc[law.runs])
         if law.chance is not None and examples is not None:
-            dense = runs[same & (runs["method"] == "dense")]["test_accuracy"]
-            found.append((law, categorize(law.levels, dense, law.chance, examples, CONFIDENCE)))
+            dense, lost = dense_beside(law, runs, texts, layout)
+            found.append((law, categorize(law.levels, dense["test_accuracy"], law.chance, examples, CONFIDENCE), lost))
     return found
 
 

@@ -79,10 +79,12 @@ def _categories(findings: Findings, names: list[str], title: str) -> Table | Mis
         {label(name): law.settings[name] for name in names}
         | {law.names[at]: level.category + ("" if level.certain else " ?") for at, level in one.levels.items()}
         | {"dense is": one.reference_is, "dense accuracy": one.reference.value if one.reference else None}
-        for law, one in found
+        | ({"remark": lost} if lost else {})
+        for law, one, lost in found
     ]
     levels = [name for name in findings.layout.orders[findings.layout.level] if any(name in row for row in rows)]
-    columns = [*map(label, names), *levels, "dense is", "dense accuracy"]
+    last = ["remark"] if any("remark" in row for row in rows) else []
+    columns = [*map(label, names), *levels, "dense is", "dense accuracy", *last]
     doubt = "A question mark: the interval reaches into another category, or there is none."
     caption = f"By {label(findings.layout.level)}. {doubt}"
     return Table("categories", title, caption, pd.DataFrame(rows)[columns], {"dense accuracy": ".2%"})

@@ -49,6 +49,21 @@ def fit_laws(records: Records, layout: Layout) -> list[Law]:
     return laws
 
 
+def dense_beside(law: Law, runs: pd.DataFrame, texts: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, str | None]:
+    """The dense runs that a curve is measured against, and a remark on those with its settings that are left out.
+
+    A dense network that did not learn is no measure of what sparse ones could: runs that collapsed or diverged are left
+    out, unless there are no others.
+    """
+    same = runs["method"] == "dense"
+    for name in (name for name in layout.varied if name not in ("method", layout.level)):
+        same &= texts[name] == law.settings[name]
+    trained = same & (runs["status"] == "ok")
+    kept = trained if trained.any() else same
+    lost, count = int((same & ~kept).sum()), int(same.sum())
+    return runs[kept], f"{lost} of {count} dense runs, collapsed or diverged, are left out" if lost else None
+
+
 def drawn(laws: list[Law]) -> pd.DataFrame:
     """The laws as lines: density and accuracy, over the densities that were fitted."""
     tables = []
