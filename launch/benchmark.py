@@ -4,7 +4,7 @@ Absolute times depend on the machine and on what else it does; the ratios are me
 two sides alternate. Exit status 0 says that everything ran, not that a target was met.
 
 Examples:
-  python launch/benchmark.py                    all measurements, a few minutes on 2 cores
+  python launch/benchmark.py                    all measurements, half an hour on 2 cores
   python launch/benchmark.py --only=update      those whose name contains a word
   python launch/benchmark.py --smoke            one short round each: does it run?
   python launch/benchmark.py --data_dir=DIR     with the prepared MNIST there, for the time to the first step
@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
     from search_measurements import SEARCH_MEASUREMENTS
     from sparse_measurements import SPARSE_MEASUREMENTS
 
+    from sparse_jax.errors import unknown
+    from sparse_jax.study.meter import Meter
     from sparse_jax.study.provenance import provenance
     from sparse_jax.study.summary import make_console
     from sparse_jax.training.hardware import set_up
@@ -55,9 +57,14 @@ def main(argv: Sequence[str]) -> int:
         MEASUREMENTS, SPARSE_MEASUREMENTS, LAYER_MEASUREMENTS, ABLATION_MEASUREMENTS, SEARCH_MEASUREMENTS,
         LAUNCH_MEASUREMENTS,
     )  # fmt: skip
-    for measure in itertools.chain(*families):
-        if _ONLY.value in measure.__name__.replace("_", " "):
+    known = {measure.__name__.replace("_", " "): measure for measure in itertools.chain(*families)}
+    chosen = {name: measure for name, measure in known.items() if _ONLY.value in name}
+    if not chosen:
+        raise unknown("measurement", _ONLY.value, known)
+    with Meter(0, len(chosen)) as meter:
+        for name, measure in chosen.items():
             done += measure(bench)
+            meter.advance(f"measured {name}")
     for line in done:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value or "–") for value in line))
     make_console().print(table)

@@ -18,7 +18,7 @@ from sparse_jax.training.state import RunState
 from sparse_jax.training.timeline import evaluation_due, next_event, update_due
 
 KEPT_CHECKPOINTS = 2
-SECONDS_A_CHUNK = 0.5  # between two looks at signals, checkpoints and the progress bar
+SECONDS_A_CHUNK = 3.0  # between two looks at signals, checkpoints and the progress bar; every chunk allocates anew
 
 
 class Pace:
