@@ -29,6 +29,7 @@ class Grid(NamedTuple):
     axes: dict[str, tuple[Any, ...]]  # fields of RunConfig
     study: StudyConfig
     given: frozenset[str]
+    beside: frozenset[str] = frozenset()  # those of a flagfile, where the command line changes what is trained
 
 
 class _Parser(flags.ArgumentParser):
@@ -139,8 +140,16 @@ def read_grid(argv: Sequence[str]) -> Grid:
     return Grid(
         {name: value[name] for name in settings(RunConfig)},
         StudyConfig(**{name: value[name][0] for name in settings(StudyConfig)}),
-        frozenset(name for name in value if flags.FLAGS[name].present),
+        *_given({name for name in value if flags.FLAGS[name].present}, argv),
     )
+
+
+def _given(present: set[str], argv: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The settings that were asked for, and those that came with a flagfile from which the command line departs."""
+    written = {re.match(r"--?(\w*)", text)[1] for text in argv if text.startswith("-")}
+    typed = present & (written | {name.removeprefix("no") for name in written})
+    asked = typed if typed & settings(RunConfig).keys() else present
+    return frozenset(asked), frozenset(present - asked)
 
 
 _GRID_HELP = """\

@@ -88,6 +88,8 @@ class World:
         (given / "wrong.flags").write_text("--method=sett\n")
         (given / "nested.flags").write_text("--flagfile=gone.flags\n")
         (given / "dashless.flags").write_text("sparsity=0.5\n")
+        (given / "set.flags").write_text("--method=set\n--drop_fraction=0.2\n--epsilon=9\n")
+        (given / "unused.flags").write_text("--method=dense\n--drop_fraction=0.2\n")
 
     def train(self, line, cwd=None):
         program, here = REPOSITORY / "launch" / "train.py", cwd or self.here
@@ -335,6 +337,8 @@ REFUSED = {
     "--flagfile=../given/wrong.flags": ["--method", "'sett'", "'set'"],
     "--flagfile=../given/dashless.flags": ["'sparsity=0.5'", "--name=value"],
     "--flagfile=../given/binary.flags": ["flagfile", "binary.flags"],
+    "--flagfile=../given/unused.flags --num_seeds=2": ["--drop_fraction has no effect", "--method=dense"],
+    "--flagfile=../given/set.flags --method=dense --epsilon=8": ["--epsilon has no effect", "--method=dense"],
     # folders
     "--workdir=": ["--workdir"],
     "--workdir=../given/file": ["workdir", "given/file"],
@@ -529,6 +533,14 @@ def test_good_input_goes_on_to_jax_and_has_written(world, line):
     write_masks(world.here / "m.npz", FAN_IN)
     assert world.train(line).returncode == TOUCHED_JAX
     assert list(world.here.glob("results/*/config.json"))
+
+
+@pytest.mark.parametrize(("changes", "unused"), [("--method=dense", "drop_fraction, epsilon"), ("--noresume", None)])
+def test_what_a_flagfile_has_beside_the_command_line_need_not_be_used(world, changes, unused):
+    found = world.train(f"--flagfile ../given/set.flags {changes}")
+    assert found.returncode == TOUCHED_JAX
+    assert ("the flagfile" in found.stderr) == bool(unused)
+    assert not unused or f"note: nothing uses what the flagfile says of {unused}\n" in found.stderr
 
 
 # --- every setting ---------------------------------------------------------------------------------

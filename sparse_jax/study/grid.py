@@ -80,18 +80,19 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=5).hexdigest()
 
 
-def _refuse_unused(grid: Grid, runs: Iterable[Run]) -> None:
-    """Refuse a setting that was given explicitly although no run uses it."""
+def _unused(grid: Grid, runs: Iterable[Run]) -> list[str]:
+    """Refuses a setting that was asked for although no run uses it, and notes those that only a flagfile has."""
     used = {
         name
         for run in runs
         for name, value in dataclasses.asdict(run.config).items()
         if value is not None and (name != "interval" or run.config.levels is None)  # levels come with their own
     }
-    unused = sorted(grid.given & grid.axes.keys() - used)
-    for name in unused:
-        if not USED_BY[name].keys() & set(unused):  # else that other one is the reason
+    refused, noted = (sorted(names & grid.axes.keys() - used) for names in (grid.given, grid.beside))
+    for name in refused:
+        if not USED_BY[name].keys() & set(refused):  # else that other one is the reason
             raise UserError(f"--{name} has no effect: {_why_unused(grid, name)}")
+    return [f"nothing uses what the flagfile says of {', '.join(noted)}"] if noted else []
 
 
 def _why_unused(grid: Grid, name: str) -> str:
@@ -232,6 +233,6 @@ def make_study(grid: Grid, known: Known) -> Study:
         except UserError as error:
             where = " ".join(f"--{name}={show(getattr(point, name))}" for name in axes)
             raise UserError(f"{error} (at {where})" if where else str(error)) from None
-    _refuse_unused(grid, runs.values())
+    notices += _unused(grid, runs.values())
     ordered = list(runs.values())
     return Study(tuple(ordered), _cohorts(ordered), axes, tuple(dict.fromkeys(filter(None, notices))))
