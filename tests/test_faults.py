@@ -181,24 +181,25 @@ import time
 _begun, _now = time.time(), time.time
 time.time = lambda: 2 * _begun - _now() - 3600
 time.time_ns = lambda: int(1e9 * time.time())
+open(__file__ + ".read", "w").close()
 """
 
 
-def test_a_clock_that_goes_backwards(reference, tmp_path, monkeypatch):
+def test_a_clock_that_goes_backwards(reference, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BACKWARDS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    process = start(*STUDY, cwd=tmp_path)
+    process = program.start(*STUDY, cwd=tmp_path, env=AS_A_USER | {"PYTHONPATH": str(tmp_path)})
     time.sleep(0.6 * reference.seconds)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
+    assert (tmp_path / "sitecustomize.py.read").exists()
     goes_on(tmp_path, reference)
 
 
-def test_a_cache_is_corrupt(tmp_path, monkeypatch):
+def test_a_cache_is_corrupt(tmp_path):
     """Of compiled programs, in three ways; caches of kernels and data are damaged in test_build.py, test_images.py."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    environment = AS_A_USER | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     command = (*SMALL, "--method=set")
-    assert run(*command, "--workdir=before", cwd=tmp_path).returncode == 0
+    assert program.run(*command, "--workdir=before", cwd=tmp_path, env=environment).returncode == 0
     files = sorted(path for path in (tmp_path / "cache").rglob("*-cache"))
     assert len(files) >= 3
     for number, path in enumerate(files):
@@ -206,7 +207,7 @@ def test_a_cache_is_corrupt(tmp_path, monkeypatch):
         flipped = bytearray(content)
         flipped[len(content) // 2] ^= 1
         path.write_bytes((content[: len(content) // 2], flipped, b"")[number % 3])
-    ended = run(*command, "--workdir=after", cwd=tmp_path)
+    ended = program.run(*command, "--workdir=after", cwd=tmp_path, env=environment)
     assert ended.returncode == 0, ended.stderr
     assert outcome(tmp_path / "after") == outcome(tmp_path / "before")
 
