@@ -535,9 +535,12 @@ def test_good_input_goes_on_to_jax_and_has_written(world, line):
     assert list(world.here.glob("results/*/config.json"))
 
 
-@pytest.mark.parametrize(("changes", "unused"), [("--method=dense", "drop_fraction, epsilon"), ("--noresume", None)])
-def test_what_a_flagfile_has_beside_the_command_line_need_not_be_used(world, changes, unused):
-    found = world.train(f"--flagfile ../given/set.flags {changes}")
+@pytest.mark.parametrize(("line", "unused"), [
+    ("set.flags --method=dense", "drop_fraction, epsilon"), ("set.flags --method dense", "drop_fraction, epsilon"),
+    ("unused.flags --norelu_logits", "drop_fraction"), ("set.flags --noresume", None),
+])  # fmt: skip
+def test_what_a_flagfile_has_beside_the_command_line_need_not_be_used(world, line, unused):
+    found = world.train(f"--flagfile ../given/{line}")
     assert found.returncode == TOUCHED_JAX
     assert ("the flagfile" in found.stderr) == bool(unused)
     assert not unused or f"note: nothing uses what the flagfile says of {unused}\n" in found.stderr
