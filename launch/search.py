@@ -81,7 +81,7 @@ class Search(NamedTuple):
 
     doc: str
     define: Callable[[], None]  # its flags
-    run: Callable[[], int]  # the exit status; raises UserError
+    run: Callable[[Sequence[str]], int]  # of the command line: the exit status; raises UserError
 
 
 def _define_wann() -> None:
@@ -104,7 +104,7 @@ def _values(names: Sequence[str]) -> dict:
     return {name: absl_flags.FLAGS[name].value[0] for name in names}
 
 
-def _wann() -> int:
+def _wann(_: Sequence[str]) -> int:
     interrupt = Interrupt()
     plan = wann_plan.make_plan(wann_plan.Asked(
         WannConfig(**_values(settings(WannConfig))), RunConfig(**_values(wann_plan.DATA)),
@@ -118,11 +118,11 @@ def _wann() -> int:
     return search(plan, interrupt)
 
 
-def _safs() -> int:
-    interrupt, given = Interrupt(), absl_flags.FLAGS
-    axes = {name: given[name].value for name in safs_plan.NETWORK}
-    named = frozenset(name for name in (*axes, *settings(SafsConfig)) if given[name].present)
-    grid = flags.Grid(axes, StudyConfig(**_values(safs_plan.HOST)), named)
+def _safs(argv: Sequence[str]) -> int:
+    interrupt = Interrupt()
+    axes = {name: absl_flags.FLAGS[name].value for name in safs_plan.NETWORK}
+    host = StudyConfig(**_values(safs_plan.HOST))
+    grid = flags.Grid(axes, host, *flags.given((*axes, *settings(SafsConfig)), argv))
     plan = safs_plan.make_plan(safs_plan.Asked(SafsConfig(**_values(settings(SafsConfig))), grid))
     for notice in plan.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -147,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
         raise unknown("search", name, SEARCHES)
     if others:
         raise UserError(f"unexpected argument {others[0]!r}: write --name=value, and lists without spaces")
-    return SEARCHES[name].run()
+    return SEARCHES[name].run(argv)
 
 
 if __name__ == "__main__":

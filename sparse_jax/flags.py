@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,15 +140,16 @@ def read_grid(argv: Sequence[str]) -> Grid:
     return Grid(
         {name: value[name] for name in settings(RunConfig)},
         StudyConfig(**{name: value[name][0] for name in settings(StudyConfig)}),
-        *_given({name for name in value if flags.FLAGS[name].present}, argv),
+        *given(value, argv),
     )
 
 
-def _given(present: set[str], argv: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """The settings that were asked for, and those that came with a flagfile from which the command line departs."""
+def given(names: Iterable[str], argv: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Which of the settings were asked for, and which came with a flagfile from which the command line departs."""
+    present = {name for name in names if flags.FLAGS[name].present}
     written = {re.match(r"--?(\w*)", text)[1] for text in argv if text.startswith("-")}
     typed = present & (written | {name.removeprefix("no") for name in written})
-    asked = typed if typed & settings(RunConfig).keys() else present
+    asked = typed if typed - settings(StudyConfig).keys() else present
     return frozenset(asked), frozenset(present - asked)
 
 

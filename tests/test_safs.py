@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import shutil
 import signal
 import time
@@ -503,44 +502,6 @@ def test_the_program_survives_its_signals(tmp_path):
     lines = read_lines(tmp_path / "w" / "candidates.jsonl")
     assert [line["step"] for line in lines] == list(range(61))
     assert len({tuple(line["operators"]) for line in lines if not line["known"]}) == 4
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--operators=relu,tanh", "--operators: takes one value, not a list, whose parts are separated by colons"),
-        ("--operators=relu:rellu", "--operators: unknown operators 'rellu'. Did you mean 'relu'? Known: relu, relu6"),
-        ("--operators=", "--operators: '' names none. Known: relu"),
-        ("--operators=relu:tanh:relu", "--operators=relu:tanh:relu names one twice"),
-        ("--activation=relu:tanh:relu", "--activation=relu:tanh:relu names 3 layers, but --model=mlp"),
-        ("--method=dense", "has no sparse network to search for"),
-        ("--epochs=0", "leaves nothing to compare"),
-        ("--trials=0 --sampler=random", "--sampler has no effect: --trials=0 has no second stage"),
-        ("--strategy=random --lahc_history=7", "--lahc_history has no effect: --strategy=random does not use it"),
-        ("--warmup_epochs=5 --candidate_epochs=2", "--candidate_epochs=2: --warmup_epochs=5 would not end"),
-        ("--validation_fraction=0", "leaves nothing to score candidates by"),
-        ("--strategy=genetic", "it takes 2 or more"),
-        ("--strategy=exhaustive --hidden_sizes=9,9,9,9,9,9", "name fewer --operators, or use lahc"),
-        ("--strategy=climb", "unknown strategy 'climb'"),
-        ("--tuned_rates=3:1", "is neither one number nor a range"),
-        ("--tuned_momenta=0.1:0.2:0.3", "is neither one number nor a range"),
-        ("--strategy=annealing --annealing_to=1", "it cools down"),
-        ("--learning_rate=0.1,0.2", "--learning_rate: takes one value, not a list"),
-        ("--drop_fraction=0.3", "--drop_fraction has no effect"),
-        ("--population=3", "Unknown command line flag 'population'"),
-        ("--dataset=mnist --data_dir=nowhere", "no version of mnist in"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, message, tmp_path):
-    (tmp_path / "jax.py").write_text("import os; os._exit(99)")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "environ", environment)
-        done = program.run("safs", *arguments.split(), cwd=tmp_path, program="search.py")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["jax.py"]
 
 
 @pytest.mark.parametrize(

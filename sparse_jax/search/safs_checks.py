@@ -3,6 +3,7 @@
 from sparse_jax.config import SEARCH_STRATEGIES, SafsConfig, settings
 from sparse_jax.errors import UserError
 from sparse_jax.search.ranges import check_packages
+from sparse_jax.study.grid import unused_in_flagfile
 from sparse_jax.values import show
 
 MOST_EVALUATED = 1_000_000  # by exhaustive
@@ -17,20 +18,26 @@ OF_TUNING = (  # settings of the second stage
 )  # fmt: skip
 
 
-def check(search: SafsConfig, given: frozenset[str]) -> None:
-    """Refuse settings without a meaning, or without an effect although they are `given`. Raises UserError, one line."""
-    _refuse_unused(search, given)
+def check(search: SafsConfig, given: frozenset[str], beside: frozenset[str]) -> list[str]:
+    """Refuse settings without a meaning, or without an effect although they are `given`. Raises UserError, one line.
+
+    Returns:
+      what the user should know: settings without an effect that only a flagfile has, which are `beside`.
+    """
+    unused = {name: why for name in settings(SafsConfig) if (why := _why_unused(search, name))}
+    for name in sorted(given & unused.keys()):
+        raise UserError(f"--{name} has no effect: {unused[name]}")
     _check_values(search)
+    return unused_in_flagfile(beside & unused.keys())
 
 
-def _refuse_unused(search: SafsConfig, given: frozenset[str]) -> None:
-    """Refuse a setting of the search that was given although nothing uses it."""
-    for name in sorted(given & settings(SafsConfig).keys()):
-        if name in OF_TUNING and not search.trials:
-            raise UserError(f"--{name} has no effect: --trials=0 has no second stage")
-        if search.strategy not in OF_STRATEGY.get(name, (search.strategy,)):
-            users = " or ".join(OF_STRATEGY[name])
-            raise UserError(f"--{name} has no effect: --strategy={search.strategy} does not use it; it is for {users}")
+def _why_unused(search: SafsConfig, name: str) -> str | None:
+    """Why nothing uses a setting of the search; None if it is used."""
+    if name in OF_TUNING and not search.trials:
+        return "--trials=0 has no second stage"
+    if search.strategy not in OF_STRATEGY.get(name, (search.strategy,)):
+        return f"--strategy={search.strategy} does not use it; it is for {' or '.join(OF_STRATEGY[name])}"
+    return None
 
 
 def _check_values(search: SafsConfig) -> None:

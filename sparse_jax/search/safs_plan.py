@@ -133,7 +133,7 @@ def values_of(asked: Asked) -> dict[str, str]:
 def make_plan(asked: Asked) -> Plan:
     """Check what is asked for. Raises UserError, one line, for what cannot be searched; nothing is written."""
     search = asked.search
-    check(search, asked.networks.given)
+    unused = check(search, asked.networks.given, asked.networks.beside)
     grid = _completed(search, asked.networks)
     method, first = (grid.axes[name][0] for name in ("method", "initial_topology"))
     if method == "dense":
@@ -149,7 +149,7 @@ def make_plan(asked: Asked) -> Plan:
         raise UserError("--validation_fraction=0 leaves nothing to score candidates by")
     operators, default = _operators(search, config)
     check_size(search, len(default))
-    notices = dict.fromkeys(study.notices)
+    notices = dict.fromkeys((*unused, *study.notices))
     epochs = start, search.candidate_epochs, final
     pipelines = tuple(_pipeline(grid, run, goes_on, epochs, notices) for run in study.runs)
     plan = Plan(asked, pipelines, goes_on and first == "magnitude", operators, default, tuple(notices), Path())
@@ -200,7 +200,7 @@ def _completed(search: SafsConfig, grid: Grid) -> Grid:
         axes |= {"allocation": ("uniform",)}
     used = {"all_relu_alpha"} if "all_relu" in search.operators else set()
     used |= {"lr_decay_at", "lr_decay_factor"} if search.trials and "step" in search.tuned_schedules else set()
-    return grid._replace(axes=axes, given=grid.given - used)
+    return grid._replace(axes=axes, given=grid.given - used, beside=grid.beside - used)
 
 
 def _changed(grid: Grid, changes: dict[str, tuple]) -> Grid:

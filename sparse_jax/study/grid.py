@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +92,12 @@ def _unused(grid: Grid, runs: Iterable[Run]) -> list[str]:
     for name in refused:
         if not USED_BY[name].keys() & set(refused):  # else that other one is the reason
             raise UserError(f"--{name} has no effect: {_why_unused(grid, name)}")
-    return [f"nothing uses what the flagfile says of {', '.join(noted)}"] if noted else []
+    return unused_in_flagfile(noted)
+
+
+def unused_in_flagfile(names: Collection[str]) -> list[str]:
+    """What the user should know where the command line leaves such settings of a flagfile without a use."""
+    return [f"nothing uses what the flagfile says of {', '.join(sorted(names))}"] if names else []
 
 
 def _why_unused(grid: Grid, name: str) -> str:
