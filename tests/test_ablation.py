@@ -188,7 +188,8 @@ def test_gradients_are_those_of_the_mean_loss(model, monkeypatch):
         return optax.softmax_cross_entropy_with_integer_labels(logits_of(cohort, one, x), y).mean()
 
     for name, expected in select(jax.jit(jax.grad(loss))(params), cohort.problem.kernels).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
+        largest = np.abs(expected).max()  # 1e-9 in some layers, 20 in others
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=2e-5 * largest, err_msg=name)
 
 
 def test_mean_inputs_by_hand(monkeypatch):

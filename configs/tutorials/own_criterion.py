@@ -70,7 +70,7 @@ def accuracies(**settings: Any) -> jax.Array:
     for step in range(STEPS):
         networks = (update_fn if sparsifier.update_due(step) else step_fn)(keys, step, networks)
     named = jax.vmap(lambda params: model.apply({"params": params}, x[TRAIN:]).argmax(-1))(networks.params)
-    return (named == y[TRAIN:]).mean(1)
+    return (named == y[TRAIN:][None]).mean(1)
 
 
 def main() -> float:
