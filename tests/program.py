@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.served import Served
+from tests.served import SECONDS, Served
 
 ROOT = Path(__file__).parents[1]
 # The environment of programs that compile as a user's do; otherwise they compile as quickly as tests.
@@ -30,9 +30,18 @@ def start(
     return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def _of_jax(env: Mapping[str, str]) -> dict[str, str]:
+    """What jax reads when it is imported."""
+    return {name: value for name, value in env.items() if name.startswith("JAX_")}
+
+
+_OF_JAX = _of_jax(os.environ)
+
+
 @functools.cache
 def _served() -> Served:
-    served = Served("sparse_jax.study.run", "sklearn.datasets", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    modules = "sparse_jax.study.execute", "sparse_jax.study.run", "sklearn.datasets"
+    served = Served(*modules, env=os.environ | {"PYTHONPATH": str(ROOT)})
     atexit.register(served.__exit__)
     return served
 
@@ -41,7 +50,11 @@ def run(
     *arguments: str, cwd: Path, program: str = "train.py", env: Mapping[str, str] = os.environ
 ) -> subprocess.CompletedProcess:
     """The program, ended."""
-    return _served().run(ROOT / "launch" / program, *arguments, cwd=cwd, env=dict(env))
+    if _of_jax(env) == _OF_JAX:
+        return _served().run(ROOT / "launch" / program, *arguments, cwd=cwd, env=dict(env))
+    process = start(*arguments, cwd=cwd, program=program, env=env)
+    out, err = process.communicate(timeout=SECONDS)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:

@@ -42,7 +42,7 @@ class Served:
     """A process that runs programs, one at a time, as if each were started by itself."""
 
     def __init__(self, *imports: str, env: dict[str, str]) -> None:
-        """Import these modules, with these environment variables. They must not import jax: its threads do not fork."""
+        """Import these modules, with these environment variables. They may import jax, whose threads come later."""
         threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, *imports], env=env | threads, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

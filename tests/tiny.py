@@ -27,7 +27,8 @@ CLASSES = 3
 INTERVAL = 3
 LAYERS = make_layers("glorot_uniform", "float32")
 
-_CHANNELS = {"width": 1 / 16}
+_DEEP = {"gradient_clip": 1.0}  # on so few examples their gradients grow without bound, layer by layer
+_CHANNELS = _DEEP | {"width": 1 / 16}
 # model -> the shape of an example, and the settings that make a small network
 MODELS = {
     "mlp": ((6, 2, 1), {"hidden_sizes": (14, 10)}),
@@ -41,8 +42,8 @@ MODELS = {
     "vgg19": ((8, 8, 2), _CHANNELS),
     "resnet18": ((8, 8, 2), _CHANNELS),
     "resnet34": ((8, 8, 2), _CHANNELS),
-    "wide_resnet": ((8, 8, 2), {"depth": 10, "width": 0.25}),
-    "efficientnet_b0": ((8, 8, 2), {"width": 1 / 8, "learning_rate": 0.01}),
+    "wide_resnet": ((8, 8, 2), _DEEP | {"depth": 10, "width": 0.25}),
+    "efficientnet_b0": ((8, 8, 2), _DEEP | {"width": 1 / 8}),
     "lstm": ((5, 4), {"hidden_sizes": (8, 7)}),
     "gru": ((5, 4), {"hidden_sizes": (8, 7)}),
     "transformer": ((8, 8, 2), {"depth": 2, "width": 1 / 8, "heads": 2}),

@@ -4,6 +4,16 @@ import jax
 import jax.numpy as jnp
 
 
+def _computed_once(bits: jax.Array) -> jax.Array:
+    """The same uint32[...], as the result of a loop that never runs, which XLA cannot compute again where it is used.
+
+    XLA computes an array anew in every loop that it fuses it into, and rounds it otherwise there: the smallest score
+    of all was then below the threshold that had been found by itself. It drops `optimization_barrier` before it fuses.
+    """
+    never = -(bits.ravel()[0] >> 1).astype(jnp.int32)  # at most 0
+    return jax.lax.fori_loop(0, never, lambda _, bits: ~bits, bits)
+
+
 def ordered_bits(score: jax.Array) -> jax.Array:
     """uint32 keys in the order of the scores; −0 equals +0, unsigned integers are their own keys.
 
@@ -11,7 +21,7 @@ def ordered_bits(score: jax.Array) -> jax.Array:
     """
     if score.dtype == jnp.uint32:
         return score
-    bits = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.uint32)
+    bits = _computed_once(jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.uint32))
     sign = jnp.uint32(1 << 31)
     bits = jnp.where(bits == sign, 0, bits)  # on the bits: CPUs compare denormal numbers equal to zero
     return jnp.where(bits >> 31, ~bits, bits | sign)
