@@ -7,8 +7,9 @@ import jax.numpy as jnp
 def _computed_once(bits: jax.Array) -> jax.Array:
     """The same uint32[...], as the result of a loop that never runs, which XLA cannot compute again where it is used.
 
-    XLA computes an array anew in every loop that it fuses it into, and rounds it otherwise there: the smallest score
-    of all was then below the threshold that had been found by itself. It drops `optimization_barrier` before it fuses.
+    XLA may compute an array anew in every loop that it fuses it into, and round it differently there: a score is then
+    below the threshold that was found from that very score, and a connection is missing. An `optimization_barrier`
+    does not help on CPU, where it is removed before loops are fused.
     """
     never = -(bits.ravel()[0] >> 1).astype(jnp.int32)  # at most 0
     return jax.lax.fori_loop(0, never, lambda _, bits: ~bits, bits)
