@@ -97,7 +97,7 @@ def law_config(method, activation, model="mlp", execution="masked"):
     return make_config(method, activation, model, ema=0.75, execution=execution, **changes)
 
 
-def levels_of(config):
+def sparsities_of(config):
     """The sparsities that a law is tried at; executed sparsely only one, as each is a program of its own.
 
     The highest leaves every neuron a connection where the structure is a fan-in.
@@ -172,7 +172,7 @@ def expected_counts(config, rule, hyper, state, before, made):
 @pytest.mark.parametrize(("method", "activation", "model", "execution"), EVERY)
 def test_counts_masks_and_zeros(method, activation, model, execution):
     config = law_config(method, activation, model, execution)
-    for sparsity in levels_of(config):
+    for sparsity in sparsities_of(config):
         hyper = make_hyper(config, sparsity=sparsity)
         rule, tx = rule_of(config, hyper), optimizer_of(config, hyper)
         states = intervals(config, hyper)
